@@ -1,0 +1,458 @@
+//! The vocabulary: what goes into the engine, what comes out, and whose fault it was.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
+use crate::unpack::Reject;
+
+/// What the kernel told us about a socket, or about ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody listens there (`ECONNREFUSED`).
+    Refused,
+    /// No way there (`EHOSTUNREACH`, `ENETUNREACH`, `EHOSTDOWN`, `ENETDOWN`).
+    Unreachable,
+    /// No answer in the kernel's time (`ETIMEDOUT`): a connect, keepalive or user timeout.
+    TimedOut,
+    /// The peer reset the connection (`ECONNRESET`, `EPIPE`, `ECONNABORTED`).
+    Reset,
+    /// No local port or source address left (`EADDRNOTAVAIL`, `EADDRINUSE`): ours.
+    LocalPorts,
+    /// No descriptor left (`EMFILE`, `ENFILE`): ours.
+    LocalDescriptors,
+    /// No memory left (`ENOBUFS`, `ENOMEM`): ours.
+    LocalMemory,
+    /// This host's own rules forbid it (`EACCES`, `EPERM`): ours.
+    Denied,
+    /// Anything else, by its `errno`.
+    Other(i32),
+}
+
+impl Fault {
+    /// Whether this host is at fault: such a fault never counts against a backend.
+    pub const fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::LocalPorts | Self::LocalDescriptors | Self::LocalMemory | Self::Denied
+        )
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "connection refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed out",
+            Self::Reset => "reset by peer",
+            Self::LocalPorts => "no local port or address left",
+            Self::LocalDescriptors => "no file descriptor left",
+            Self::LocalMemory => "no socket memory left",
+            Self::Denied => "denied by this host",
+            Self::Other(errno) => return write!(f, "errno {errno}"),
+        })
+    }
+}
+
+/// Something happened to a session: what a driver reports to [`Engine::handle`](crate::Engine::handle).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// The client's next bytes, while its session is in preread. At most
+    /// [`Engine::wants`](crate::Engine::wants) of them.
+    Received {
+        /// The session.
+        session: SessionId,
+        /// The bytes; copied before the call returns.
+        bytes: &'a [u8],
+    },
+    /// The client's stream ended while its session is in preread.
+    Ended {
+        /// The session.
+        session: SessionId,
+    },
+    /// The client's socket broke before the relay had begun.
+    ClientBroken {
+        /// The session.
+        session: SessionId,
+        /// How.
+        fault: Fault,
+    },
+    /// A connect attempt succeeded, as far as the kernel says before any byte has passed.
+    Connected {
+        /// The session.
+        session: SessionId,
+        /// Which attempt.
+        attempt: u8,
+    },
+    /// A connect attempt failed.
+    ConnectFailed {
+        /// The session.
+        session: SessionId,
+        /// Which attempt.
+        attempt: u8,
+        /// How.
+        fault: Fault,
+    },
+    /// What a relay did in one turn.
+    Relayed {
+        /// The session.
+        session: SessionId,
+        /// Which attempt's relay.
+        attempt: u8,
+        /// What it did.
+        report: Report,
+    },
+}
+
+impl Input<'_> {
+    /// The session it is about.
+    pub const fn session(&self) -> SessionId {
+        match *self {
+            Self::Received { session, .. }
+            | Self::Ended { session }
+            | Self::ClientBroken { session, .. }
+            | Self::Connected { session, .. }
+            | Self::ConnectFailed { session, .. }
+            | Self::Relayed { session, .. } => session,
+        }
+    }
+}
+
+/// What a relay did since its last report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes that the backend's kernel socket took.
+    pub forward: u64,
+    /// Bytes that the client's kernel socket took.
+    pub back: u64,
+    /// Directions that ended in order: the FIN was passed on after the last byte. By [`Dir`].
+    pub ended: [bool; 2],
+    /// A socket broke, and how. Reported once, for the first of the two.
+    pub broken: Option<(Side, Fault)>,
+    /// Where the relay stands now.
+    pub standing: Standing,
+}
+
+/// Where a relay stands after a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on.
+    #[default]
+    Open,
+    /// Everything is written, but a peer's kernel has not acknowledged all of it, which a reset would destroy: look
+    /// again in a while.
+    Unacknowledged,
+    /// Nothing is left to do but to close the sockets, each as told.
+    Finished(Ends),
+}
+
+/// How the two sockets of a session are to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The client's.
+    pub client: Close,
+    /// The backend's.
+    pub backend: Close,
+}
+
+impl Ends {
+    /// Both in order.
+    pub const FIN: Self = Self {
+        client: Close::Fin,
+        backend: Close::Fin,
+    };
+    /// Both by a reset.
+    pub const RESET: Self = Self {
+        client: Close::Reset,
+        backend: Close::Reset,
+    };
+
+    /// That of `side`.
+    pub const fn of(self, side: Side) -> Close {
+        match side {
+            Side::Client => self.client,
+            Side::Backend => self.backend,
+        }
+    }
+}
+
+/// How one socket is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// In order (the kernel still sends a reset if there is data that nobody read).
+    Fin,
+    /// By a reset (`SO_LINGER` of zero), so that the peer knows that its stream is not complete.
+    Reset,
+}
+
+/// What the driver must do next, from [`Engine::poll_action`](crate::Engine::poll_action).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Open a connection to a backend and report [`Input::Connected`] or [`Input::ConnectFailed`].
+    Connect {
+        /// The session.
+        session: SessionId,
+        /// Number of this attempt.
+        attempt: u8,
+        /// Where to.
+        to: SocketAddr,
+        /// The local address to use; `None` leaves it to the kernel.
+        from: Option<IpAddr>,
+    },
+    /// Close the backend's socket of this attempt: it is given up.
+    Abandon {
+        /// The session.
+        session: SessionId,
+        /// Which attempt.
+        attempt: u8,
+    },
+    /// Relay between client and backend, beginning with [`Engine::preface`](crate::Engine::preface).
+    Relay {
+        /// The session.
+        session: SessionId,
+        /// Which attempt's socket is the backend.
+        attempt: u8,
+    },
+    /// Let the relay look again (see [`Standing::Unacknowledged`]).
+    Look {
+        /// The session.
+        session: SessionId,
+    },
+    /// Take no more bytes, write out what is held, and finish: in order, or by a reset.
+    Wind {
+        /// The session.
+        session: SessionId,
+        /// How to end.
+        how: Close,
+    },
+    /// Close whatever sockets the session still has. The session's id is dead from here on.
+    Close {
+        /// The session.
+        session: SessionId,
+        /// How.
+        ends: Ends,
+    },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Connect {
+                session,
+                attempt,
+                to,
+                from: None,
+            } => {
+                write!(f, "connect {session}#{attempt} to {to}")
+            }
+            Self::Connect {
+                session,
+                attempt,
+                to,
+                from: Some(from),
+            } => {
+                write!(f, "connect {session}#{attempt} to {to} from {from}")
+            }
+            Self::Abandon { session, attempt } => write!(f, "abandon {session}#{attempt}"),
+            Self::Relay { session, attempt } => write!(f, "relay {session}#{attempt}"),
+            Self::Look { session } => write!(f, "look {session}"),
+            Self::Wind { session, how } => write!(f, "wind {session} {how:?}"),
+            Self::Close { session, ends } => {
+                write!(
+                    f,
+                    "close {session} client={:?} backend={:?}",
+                    ends.client, ends.backend
+                )
+            }
+        }
+    }
+}
+
+/// Why a session ended: exactly one for each session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Both directions ended in order.
+    Completed,
+    /// The client reset its connection, or its kernel stopped answering.
+    ClientBroken(Fault),
+    /// The backend reset its connection, or its kernel stopped answering.
+    BackendBroken(Fault),
+    /// The client left in order before it had sent a byte.
+    ClientLeft,
+    /// The client did not send a whole frame header and key within `preread-timeout`.
+    PrereadTimeout,
+    /// `preread-limit` bytes brought no verdict.
+    PrereadLimit,
+    /// All prereads together hold `preread-memory` bytes.
+    PrereadMemory,
+    /// The unpack refused the client's bytes.
+    Rejected(Reject),
+    /// No backend of the pool may take a session now.
+    NoBackend,
+    /// Every permitted attempt failed; this is the last one's fault.
+    ConnectFailed(Fault),
+    /// Retries were left for this session, but the pool's retry budget is spent.
+    RetryBudget,
+    /// This host ran out of something while connecting.
+    LocalFault(Fault),
+    /// No byte passed for `idle-timeout`.
+    IdleTimeout,
+    /// One direction had ended, and no byte passed the other way for `half-close-timeout`.
+    HalfCloseTimeout,
+    /// tlb is stopping.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// A stable word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientBroken(Fault::Reset) => "client-reset",
+            Self::ClientBroken(_) => "client-broken",
+            Self::BackendBroken(Fault::Reset) => "backend-reset",
+            Self::BackendBroken(_) => "backend-broken",
+            Self::ClientLeft => "client-left",
+            Self::PrereadTimeout => "preread-timeout",
+            Self::PrereadLimit => "preread-limit",
+            Self::PrereadMemory => "preread-memory",
+            Self::Rejected(_) => "rejected",
+            Self::NoBackend => "no-backend",
+            Self::ConnectFailed(_) => "connect-failed",
+            Self::RetryBudget => "retry-budget",
+            Self::LocalFault(_) => "local-fault",
+            Self::IdleTimeout => "idle-timeout",
+            Self::HalfCloseTimeout => "half-close-timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::ClientBroken(fault)
+            | Self::BackendBroken(fault)
+            | Self::ConnectFailed(fault)
+            | Self::LocalFault(fault) => write!(f, ": {fault}"),
+            Self::Rejected(reject) => write!(f, ": {reject}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A fact for logs, metrics and checkers, from [`Engine::poll_event`](crate::Engine::poll_event).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A session began.
+    Accepted {
+        /// The session.
+        session: SessionId,
+        /// Where it came in.
+        listener: ListenerId,
+        /// Who.
+        peer: SocketAddr,
+    },
+    /// A backend was picked, and a connect to it begins.
+    Picked {
+        /// The session.
+        session: SessionId,
+        /// Number of the attempt.
+        attempt: u8,
+        /// The pool.
+        pool: PoolId,
+        /// The backend; `None` where the unpack named an address.
+        backend: Option<Incarnation>,
+        /// Where it is.
+        to: SocketAddr,
+    },
+    /// An attempt failed; another one may follow.
+    AttemptFailed {
+        /// The session.
+        session: SessionId,
+        /// Number of the attempt.
+        attempt: u8,
+        /// The backend; `None` where the unpack named an address.
+        backend: Option<Incarnation>,
+        /// How.
+        fault: Fault,
+    },
+    /// The backend took the first byte (or, with an empty preface, the connection): it is this session's.
+    Established {
+        /// The session.
+        session: SessionId,
+        /// The backend; `None` where the unpack named an address.
+        backend: Option<Incarnation>,
+    },
+    /// A direction ended in order.
+    HalfClosed {
+        /// The session.
+        session: SessionId,
+        /// Which.
+        dir: Dir,
+    },
+    /// A session ended.
+    Closed(Closed),
+    /// A backend failed `fall` times in a row and gets no new session until its back-off is over.
+    BackendDown {
+        /// The pool.
+        pool: PoolId,
+        /// The backend.
+        backend: Incarnation,
+        /// The last failure.
+        fault: Fault,
+    },
+    /// A backend that was down took a connection.
+    BackendUp {
+        /// The pool.
+        pool: PoolId,
+        /// The backend.
+        backend: Incarnation,
+    },
+}
+
+/// How a session went: the body of [`Event::Closed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The session.
+    pub session: SessionId,
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Who.
+    pub peer: SocketAddr,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// The last backend it was given to, if any.
+    pub backend: Option<Incarnation>,
+    /// That backend's address.
+    pub to: Option<SocketAddr>,
+    /// The key, cut to its first [`crate::session::KEY_LOGGED`] bytes, if one was found.
+    pub key: Option<bytes::Bytes>,
+    /// Bytes the backend took.
+    pub forward: u64,
+    /// Bytes the client took.
+    pub back: u64,
+    /// Bytes of garbage dropped before the first frame.
+    pub skipped: u64,
+    /// Connect attempts made.
+    pub attempts: u8,
+    /// From accept to the end.
+    pub lasted: core::time::Duration,
+}
+
+/// Why a client was turned away at the door, before it became a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shed {
+    /// The listener has its `max-sessions`.
+    MaxSessions,
+    /// tlb is stopping.
+    Stopping,
+}

@@ -1,0 +1,128 @@
+//! What the engine is told to do, already validated: every value of these types is a configuration that works.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::ids::PoolId;
+use crate::time::Duration;
+use crate::unpack::Unpack;
+
+/// The listeners and limits of one process, as one engine sees them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listeners, by [`ListenerId`](crate::ids::ListenerId).
+    pub listeners: Vec<Listener>,
+    /// Limits that are not a listener's own.
+    pub limits: Limits,
+}
+
+/// One place where clients come in.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// What reads the client's first bytes; `None` routes at accept, without a key.
+    pub unpack: Option<Arc<dyn Unpack>>,
+    /// Where its sessions go.
+    pub pool: PoolId,
+    /// Deadline of the whole first frame, counted from accept.
+    pub preread_timeout: Duration,
+    /// Most bytes to look at before a verdict, skipped ones included.
+    pub preread_limit: usize,
+    /// Most sessions at a time in this engine; beyond it the listener stops accepting.
+    pub max_sessions: usize,
+    /// Whether an unpack may name an address that is in no pool.
+    pub allow_address: bool,
+    /// How long a session may pass no byte at all; `None` for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a session whose one direction has ended may pass no byte the other way.
+    pub half_close_timeout: Duration,
+}
+
+impl Listener {
+    /// Default of [`Listener::preread_timeout`].
+    pub const PREREAD_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Default of [`Listener::preread_limit`].
+    pub const PREREAD_LIMIT: usize = 64 * 1024;
+    /// Default of [`Listener::half_close_timeout`].
+    pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
+    /// Default of [`Listener::max_sessions`], for the whole process.
+    pub const MAX_SESSIONS: usize = 1_000_000;
+
+    /// A listener with every limit at its default.
+    pub fn new(name: impl Into<String>, unpack: Option<Arc<dyn Unpack>>, pool: PoolId) -> Self {
+        Self {
+            name: name.into().into_boxed_str(),
+            unpack,
+            pool,
+            preread_timeout: Self::PREREAD_TIMEOUT,
+            preread_limit: Self::PREREAD_LIMIT,
+            max_sessions: Self::MAX_SESSIONS,
+            allow_address: false,
+            idle_timeout: None,
+            half_close_timeout: Self::HALF_CLOSE_TIMEOUT,
+        }
+    }
+}
+
+/// Limits of an engine as a whole.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Most bytes that all prereads of this engine hold together.
+    pub preread_memory: usize,
+    /// How long a socket that must be reset is kept so that its peer gets what was written before.
+    pub reset_timeout: Duration,
+    /// Over how long the live sessions are closed when tlb stops.
+    pub shutdown_timeout: Duration,
+}
+
+impl Limits {
+    /// Default of [`Limits::preread_memory`], for the whole process.
+    pub const PREREAD_MEMORY: usize = 256 * 1024 * 1024;
+    /// Default of [`Limits::reset_timeout`].
+    pub const RESET_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Default of [`Limits::shutdown_timeout`].
+    pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            preread_memory: Self::PREREAD_MEMORY,
+            reset_timeout: Self::RESET_TIMEOUT,
+            shutdown_timeout: Self::SHUTDOWN_TIMEOUT,
+        }
+    }
+}
+
+/// How the sessions of one pool reach their backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How long one connect attempt may take, until the kernel has taken the first byte of the preface.
+    pub connect_timeout: Duration,
+    /// How many attempts may follow the first.
+    pub retries: u8,
+    /// How many failures in a row take a backend down. At least 1.
+    pub fall: u32,
+}
+
+impl Failover {
+    /// Default of [`Failover::connect_timeout`].
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Default of [`Failover::retries`].
+    pub const RETRIES: u8 = 3;
+    /// Default of [`Failover::fall`].
+    pub const FALL: u32 = 3;
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            retries: Self::RETRIES,
+            fall: Self::FALL,
+        }
+    }
+}

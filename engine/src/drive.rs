@@ -1,0 +1,225 @@
+//! The loop body that every driver shares, over the kernel calls that each driver makes in its own way.
+
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+
+use crate::api::Event;
+use crate::api::{Close, Fault};
+use crate::engine::Engine;
+use crate::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+use crate::roster::Roster;
+use crate::time::Timestamp;
+use alloc::sync::Arc;
+
+/// The kernel as the engine's loop uses it: non-blocking calls, one each, that decide nothing.
+///
+/// A session has at most one client socket and one backend socket at a time. Every call names the session; the
+/// implementation finds the sockets. No call blocks, and none calls back.
+pub trait Io {
+    /// An accepted connection that belongs to no session yet. Dropping it closes it.
+    type Conn;
+
+    /// Takes one waiting connection.
+    fn accept(&mut self, listener: ListenerId) -> Accept<Self::Conn>;
+
+    /// Closes a listening socket, whose queue has been accepted empty. The listener accepts nothing from now on.
+    fn unlisten(&mut self, listener: ListenerId);
+
+    /// Makes an accepted connection the client socket of `session`: sets its options and registers it for events
+    /// named [`SocketId::client`](crate::ids::SocketId::client).
+    ///
+    /// # Errors
+    /// The fault that kept it from being registered; the connection is closed.
+    fn adopt(&mut self, session: SessionId, conn: Self::Conn) -> Result<(), Fault>;
+
+    /// Reads from the client into `buf` (never empty), before any relay.
+    fn recv(&mut self, session: SessionId, buf: &mut [u8]) -> Outcome;
+
+    /// Opens a backend socket and begins to connect it; it is registered for events named
+    /// `SocketId::backend(session, attempt)`.
+    ///
+    /// # Errors
+    /// The fault, if it is known at once; no socket is left.
+    fn connect(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> Result<Connect, Fault>;
+
+    /// Asked after an event on a socket that is connecting: how far is it?
+    ///
+    /// # Errors
+    /// The fault by which the connect failed. The socket stays until it is closed.
+    fn connected(&mut self, session: SessionId) -> Result<Connect, Fault>;
+
+    /// Hands over the first bytes that [`Dir::Forward`] owes the backend: what [`Io::drain`] writes first.
+    fn load(&mut self, session: SessionId, preface: Bytes);
+
+    /// Moves bytes from the source socket of `dir` into that direction's store, once, through a buffer or a pipe.
+    /// A buffer is only asked for while the store is empty; a pipe may already hold bytes.
+    fn fill(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome;
+
+    /// Moves bytes from the store of `dir` to its destination socket, once. When the store becomes empty, its
+    /// buffer or pipe is given back.
+    fn drain(&mut self, session: SessionId, dir: Dir) -> Outcome;
+
+    /// Sends a FIN on that side, after everything written before.
+    ///
+    /// # Errors
+    /// The fault that the socket has; it is then treated as broken.
+    fn shutdown(&mut self, session: SessionId, side: Side) -> Result<(), Fault>;
+
+    /// Takes the pending error of the socket (`SO_ERROR`), which clears it in the kernel.
+    fn take_error(&mut self, session: SessionId, side: Side) -> Option<Fault>;
+
+    /// Bytes written to the socket that its peer's kernel has not acknowledged yet (`SIOCOUTQ`).
+    fn unacknowledged(&mut self, session: SessionId, side: Side) -> usize;
+
+    /// Closes that side's socket, if it is open, and drops what the store towards it holds.
+    fn close(&mut self, session: SessionId, side: Side, how: Close);
+}
+
+/// What [`Io::accept`] found.
+#[derive(Debug)]
+pub enum Accept<C> {
+    /// A connection, and its peer.
+    Conn(C, SocketAddr),
+    /// The queue is empty: the next connection brings an event.
+    WouldBlock,
+    /// One connection was gone before it could be taken (`ECONNABORTED` and its like): ask again.
+    Gone,
+    /// This host has no descriptor or memory left, and no event will tell when it has: ask again later.
+    Exhausted(Fault),
+}
+
+/// How far a connect is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    /// Not yet; an event will tell.
+    InProgress,
+    /// Established, as far as this host knows.
+    Established,
+}
+
+/// What one kernel call did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It moved `bytes` (at least one). `short` says that the kernel had room or asked for more, so that nothing
+    /// more is to be had until the next event: less came than the buffer could take, or less went than was there.
+    Moved {
+        /// How many.
+        bytes: usize,
+        /// Whether the kernel stopped on its own account.
+        short: bool,
+    },
+    /// The stream has ended. Only where bytes are read.
+    Eof,
+    /// Nothing can be moved now. An event will tell; through a pipe, it may also be the pipe that is full.
+    WouldBlock,
+    /// The socket is broken. Where bytes are written, it is the destination.
+    Broken(Fault),
+    /// There is no pipe to be had now: use a buffer. Only from [`Io::fill`] through a pipe.
+    NoPipe,
+}
+
+/// Through what a direction's bytes pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A buffer in user space: `read` and `write`.
+    Copy,
+    /// A pipe in the kernel: `splice`.
+    Splice,
+}
+
+/// What an event queue said about a socket. Hints: only a call's outcome changes what is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub readable: bool,
+    /// There may be room to write.
+    pub writable: bool,
+    /// The peer's stream may have ended (`EPOLLRDHUP`, `EPOLLHUP`).
+    pub read_closed: bool,
+    /// There may be an error (`EPOLLERR`).
+    pub error: bool,
+    /// There may be urgent data (`EPOLLPRI`).
+    pub priority: bool,
+}
+
+/// Through what relays move their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Always a buffer.
+    Copy,
+    /// A pipe wherever one is to be had.
+    Splice,
+    /// A buffer for small messages, a pipe for large flows, by what is seen in each direction.
+    #[default]
+    Auto,
+}
+
+/// When a driver has to be run again: the result of [`Driver::turn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// At this time at the latest, if no event comes first. `None`: only an event can bring work.
+    pub deadline: Option<Timestamp>,
+    /// Work is left that waits for nothing: look for events without waiting, then run another turn.
+    pub busy: bool,
+}
+
+/// An [`Engine`] and an [`Io`], and the loop body between them.
+#[derive(Debug)]
+pub struct Driver<I: Io> {
+    engine: Engine,
+    io: I,
+}
+
+impl<I: Io> Driver<I> {
+    /// A driver with no session.
+    pub fn new(engine: Engine, io: I, _mode: Mode) -> Self {
+        Self { engine, io }
+    }
+    /// The kernel side.
+    pub fn io(&self) -> &I {
+        &self.io
+    }
+    /// The kernel side.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+    /// An event said that connections may wait at this listener.
+    pub fn acceptable(&mut self, _listener: ListenerId) {
+        todo!()
+    }
+    /// An event said something about a socket. Unknown and outdated ids are ignored.
+    pub fn ready(&mut self, _socket: SocketId, _readiness: Readiness) {
+        todo!()
+    }
+    /// Replaces the roster.
+    pub fn publish(&mut self, _now: Timestamp, _roster: Arc<Roster>) {
+        todo!()
+    }
+    /// Begins to stop: queues are accepted empty, listeners closed ([`Io::unlisten`]), live sessions closed spread
+    /// over the shutdown timeout, idle ones first.
+    pub fn stop(&mut self, _now: Timestamp) {
+        todo!()
+    }
+    /// Whether it was stopped and no session is left.
+    pub fn finished(&self) -> bool {
+        todo!()
+    }
+    /// Does what is due: accepts, reads, relays, timers, within a budget. Afterwards drain [`Driver::poll_event`].
+    pub fn turn(&mut self, _now: Timestamp) -> Turn {
+        todo!()
+    }
+    /// The next fact for logs and metrics.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        todo!()
+    }
+}

@@ -1,0 +1,114 @@
+//! Finding the frame and the key in a client's first bytes.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::ops::Range;
+
+use crate::ids::PoolId;
+
+/// Finds the first frame in a client's bytes, and in it what decides the backend.
+///
+/// Implementations are *pure*: the answer depends on `prefix` and `eof` alone, never on how reads were split, on
+/// time, or on earlier calls. The engine calls again whenever more bytes have come.
+pub trait Unpack: fmt::Debug + Send + Sync {
+    /// Looks at all bytes that are there, from the first one not skipped.
+    ///
+    /// `scanned` is the value an earlier [`Status::Partial`] gave for a shorter prefix of the same bytes (zero at
+    /// first and after a skip): it may save work, never change the answer. `eof` says that no more bytes will come.
+    fn unpack(&self, prefix: &[u8], scanned: usize, eof: bool) -> Status;
+}
+
+/// What an [`Unpack`] says about a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Undecided: call again with at least `at_least` bytes, which must be more than there are now. With `eof`,
+    /// a truncated frame: the session is rejected.
+    Partial {
+        /// How many bytes of prefix the next answer needs at least.
+        at_least: usize,
+        /// How many bytes need not be looked at again.
+        scanned: usize,
+    },
+    /// The first `bytes` bytes (at least one, at most all) are garbage before a frame: drop them and ask again.
+    Skip {
+        /// How many bytes to drop.
+        bytes: usize,
+    },
+    /// Decided. The frame may end beyond the prefix: only what was inspected needs to be there.
+    Complete {
+        /// Where the frame lies, counted from the prefix's start.
+        frame: Range<usize>,
+        /// Where it goes.
+        target: Target,
+    },
+    /// Not a frame of this protocol: the session ends.
+    Invalid(Reject),
+}
+
+/// What decides the backend. Ranges are counted from the prefix's start and must lie within the prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// These bytes of the prefix are the key that the pool's policy maps to a backend.
+    Key(Range<usize>),
+    /// A key that was computed; it is taken as the hash itself and must be well mixed.
+    KeyHash(u64),
+    /// These bytes of the prefix are the id of a backend of the listener's pool.
+    Backend(Range<usize>),
+    /// This very address, which need not be in any pool. Only where the listener allows it.
+    Address(SocketAddr),
+    /// Any backend of another pool, by that pool's policy, without a key.
+    Pool(PoolId),
+    /// Any backend of the listener's pool, without a key.
+    Any,
+}
+
+/// Why a client's first bytes were refused: one variant for each check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reject {
+    /// The stream ended inside a frame.
+    Truncated,
+    /// The frame's length field gives a length that cannot be (it overflows, or ends before the field does).
+    BadLength,
+    /// The frame is shorter than `min-frame`.
+    FrameTooShort,
+    /// The frame is longer than `max-frame`.
+    FrameTooLong,
+    /// The key does not lie within the frame.
+    KeyOutsideFrame,
+    /// The unpack named a backend that the roster does not have.
+    UnknownBackend,
+    /// The unpack named a pool that the roster does not have.
+    UnknownPool,
+    /// The unpack named an address on a listener that does not allow it.
+    AddressNotAllowed,
+    /// The unpack broke its contract: a skip of nothing or of more than there is, fewer bytes asked for than are
+    /// there, or a range outside the prefix.
+    BrokenUnpack,
+    /// The user's unpack panicked.
+    Panicked,
+    /// A reason of a user's own unpack, by a number of its choice.
+    Custom(u16),
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the stream ended inside a frame",
+            Self::BadLength => "the frame's length cannot be",
+            Self::FrameTooShort => "the frame is shorter than min-frame",
+            Self::FrameTooLong => "the frame is longer than max-frame",
+            Self::KeyOutsideFrame => "the key lies outside the frame",
+            Self::UnknownBackend => "the unpack named an unknown backend",
+            Self::UnknownPool => "the unpack named an unknown pool",
+            Self::AddressNotAllowed => {
+                "the unpack named an address, which this listener does not allow"
+            }
+            Self::BrokenUnpack => "the unpack broke its contract",
+            Self::Panicked => "the unpack panicked",
+            Self::Custom(code) => return write!(f, "refused by the unpack with code {code}"),
+        })
+    }
+}

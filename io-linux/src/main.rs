@@ -1,0 +1,2 @@
+//! The `tlb` binary.
+fn main() {}
