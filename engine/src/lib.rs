@@ -10,9 +10,17 @@ pub mod api;
 pub mod balance;
 pub mod config;
 pub mod drive;
+pub mod duplex;
 pub mod engine;
+pub mod failover;
+pub mod health;
 pub mod ids;
+pub mod preread;
 pub mod rng;
 pub mod roster;
+pub mod session;
 pub mod time;
+pub mod timer;
 pub mod unpack;
+
+pub use engine::Engine;
