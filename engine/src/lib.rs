@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+// The oracle of `unpack` is shared with `fuzz/`, which knows this crate by its name.
+#[cfg(test)]
+extern crate self as tlb_engine;
 #[cfg(test)]
 extern crate std;
 
@@ -12,6 +15,7 @@ pub mod config;
 pub mod drive;
 pub mod engine;
 pub mod ids;
+pub mod preread;
 pub mod rng;
 pub mod roster;
 pub mod time;
