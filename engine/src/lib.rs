@@ -11,6 +11,7 @@ pub mod balance;
 pub mod config;
 pub mod drive;
 pub mod engine;
+pub mod health;
 pub mod ids;
 pub mod rng;
 pub mod roster;
