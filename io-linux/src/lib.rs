@@ -1,4 +1,7 @@
 //! tlb
+pub mod config_file;
+pub mod registry;
+
 mod fault;
 mod io;
 mod listen;

