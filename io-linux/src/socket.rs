@@ -17,13 +17,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// When the kernel gives a silent connection up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keepalive {
+pub(crate) struct Keepalive {
     /// Silence after which the kernel probes whether the peer is still there, at least 1 s; `None`: never. A peer that
     /// does not answer four probes, an eighth of this apart (at least 1 s, at most 75 s), is broken.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// How long written bytes may stay unacknowledged before the connection is broken (`TCP_USER_TIMEOUT`, in
     /// milliseconds); `None`: as long as the kernel retransmits, some 15 minutes.
-    pub user_timeout: Option<Duration>,
+    pub(crate) user_timeout: Option<Duration>,
 }
 
 impl Keepalive {

@@ -35,17 +35,32 @@ const GONE: Fault = Fault::Other(Errno::EBADF as i32);
 #[derive(Debug)]
 pub(crate) struct LinuxIo {
     registry: Registry,
-    listeners: Vec<Option<mio::net::TcpListener>>,
+    listeners: Vec<Listener>,
     sessions: Sessions,
     scratch: Scratch,
     pipes: PipePool,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: Option<mio::net::TcpListener>,
+    /// Of the backends' sockets; those of its clients have inherited it.
     keepalive: Keepalive,
+}
+
+/// An accepted connection that belongs to no session yet.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    socket: TcpStream,
+    from: ListenerId,
 }
 
 /// One session's share: 48 bytes at most, kept for the slot's next session.
 #[derive(Debug, Default)]
 struct Entry {
     generation: u32,
+    /// The place of the listener that it came in by.
+    listener: u32,
     client: Option<TcpStream>,
     backend: Option<TcpStream>,
     /// By [`Dir`].
@@ -115,25 +130,28 @@ impl Scratch {
 }
 
 impl LinuxIo {
-    /// A worker's kernel side: `listeners` by [`ListenerId`], at most `pipes` pipes.
+    /// A worker's kernel side: listening sockets by [`ListenerId`], each with what its sessions' backends are to
+    /// have, and at most `pipes` pipes.
     ///
     /// # Errors
     /// A listener that could not be registered.
     pub(crate) fn new(
         registry: Registry,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(TcpListener, Keepalive)>,
         pipes: usize,
-        keepalive: Keepalive,
     ) -> io::Result<Self> {
         let mut registered = Vec::with_capacity(listeners.len());
-        for (id, listener) in (0..).map(ListenerId).zip(listeners) {
-            let mut listener = mio::net::TcpListener::from_std(listener);
+        for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
+            let mut socket = mio::net::TcpListener::from_std(socket);
             registry.register(
-                &mut listener,
+                &mut socket,
                 Source::Listener(id).token(),
                 Interest::READABLE,
             )?;
-            registered.push(Some(listener));
+            registered.push(Listener {
+                socket: Some(socket),
+                keepalive,
+            });
         }
         Ok(Self {
             registry,
@@ -144,7 +162,6 @@ impl LinuxIo {
                 owner: None,
             },
             pipes: PipePool::new(pipes),
-            keepalive,
         })
     }
 
@@ -255,15 +272,22 @@ impl LinuxIo {
 }
 
 impl Io for LinuxIo {
-    type Conn = TcpStream;
+    type Conn = Conn;
 
-    fn accept(&mut self, listener: ListenerId) -> Accept<TcpStream> {
-        let Some(Some(listener)) = self.listeners.get(listener.index()) else {
+    fn accept(&mut self, from: ListenerId) -> Accept<Conn> {
+        let Some(Listener {
+            socket: Some(listener),
+            ..
+        }) = self.listeners.get(from.index())
+        else {
             return Accept::WouldBlock;
         };
         loop {
             let error = match listener.accept() {
-                Ok((conn, peer)) => return Accept::Conn(OwnedFd::from(conn).into(), peer),
+                Ok((conn, peer)) => {
+                    let socket = OwnedFd::from(conn).into();
+                    return Accept::Conn(Conn { socket, from }, peer);
+                }
                 Err(error) => error,
             };
             match error.raw_os_error().map(Errno::from_raw) {
@@ -290,15 +314,17 @@ impl Io for LinuxIo {
     }
 
     fn unlisten(&mut self, listener: ListenerId) {
-        if let Some(slot) = self.listeners.get_mut(listener.index()) {
-            *slot = None;
+        if let Some(listener) = self.listeners.get_mut(listener.index()) {
+            listener.socket = None;
         }
     }
 
-    fn adopt(&mut self, session: SessionId, conn: TcpStream) -> Result<(), Fault> {
+    fn adopt(&mut self, session: SessionId, conn: Conn) -> Result<(), Fault> {
         // Its options came with it from the listening socket.
-        self.register(&conn, SocketId::client(session))?;
-        self.sessions.begin(session).client = Some(conn);
+        self.register(&conn.socket, SocketId::client(session))?;
+        let entry = self.sessions.begin(session);
+        entry.listener = conn.from.0;
+        entry.client = Some(conn.socket);
         Ok(())
     }
 
@@ -320,7 +346,9 @@ impl Io for LinuxIo {
         to: SocketAddr,
         from: Option<IpAddr>,
     ) -> Result<Connect, Fault> {
-        let (backend, progress) = socket::connect(to, from, self.keepalive)?;
+        let entry = self.sessions.get(session).ok_or(GONE)?;
+        let keepalive = self.listeners[entry.listener as usize].keepalive;
+        let (backend, progress) = socket::connect(to, from, keepalive)?;
         // Registered before it has begun to connect, it would report a hang-up.
         self.register(&backend, SocketId::backend(session, attempt))?;
         let entry = self.sessions.get_mut(session).ok_or(GONE)?;

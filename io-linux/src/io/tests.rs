@@ -1,9 +1,10 @@
 //! `LinuxIo` on loopback, one call at a time.
 
 use std::io::{ErrorKind, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use super::*;
@@ -33,7 +34,10 @@ impl World {
         let (door, listeners) =
             listen("127.0.0.1:0".parse().unwrap(), 1, Keepalive::default()).unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let io = LinuxIo::new(registry, listeners, pipes, Keepalive::default()).unwrap();
+        let listeners = listeners
+            .into_iter()
+            .map(|socket| (socket, Keepalive::default()));
+        let io = LinuxIo::new(registry, listeners.collect(), pipes).unwrap();
         let backends = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             poll,
@@ -62,7 +66,7 @@ impl World {
         })
     }
 
-    fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    fn accept(&mut self) -> (Conn, SocketAddr) {
         self.until(|io| match io.accept(ListenerId(0)) {
             Accept::Conn(conn, peer) => Some((conn, peer)),
             Accept::WouldBlock => None,
@@ -143,6 +147,15 @@ fn stuff(world: &mut World, session: SessionId, ends: &mut Ends, via: Via) -> Ve
     }
     ends.client.set_nonblocking(false).unwrap();
     sent
+}
+
+/// Waits until everything that was sent, a FIN included, has reached the other kernel socket.
+fn arrived(sender: &TcpStream) {
+    let deadline = Instant::now() + DEADLINE;
+    while sys::unacknowledged(sender) > 0 {
+        assert!(Instant::now() < deadline, "never acknowledged");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -364,6 +377,7 @@ fn urgent_data_stays_in_the_stream() {
             if finish {
                 ends.client.shutdown(std::net::Shutdown::Write).unwrap();
             }
+            arrived(&ends.client);
             world.relay(FIRST, Dir::Forward, via, 6);
             // Here is the mark. A splice stops in front of it: it would even call it the end once a FIN has come.
             let at_mark = world.io.fill(FIRST, Dir::Forward, via);
@@ -468,4 +482,55 @@ fn a_listener_that_was_closed_accepts_nothing_and_refuses() {
     assert!(matches!(world.io.accept(ListenerId(0)), Accept::WouldBlock));
     let refused = TcpStream::connect(world.door).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+/// Marks the process that [`running_out_of_descriptors_is_this_hosts_fault`] starts.
+const CHILD: &str = "TLB_TEST_WITHOUT_DESCRIPTORS";
+
+/// Runs itself in a process of its own, as the limit concerns all tests of one.
+#[test]
+fn running_out_of_descriptors_is_this_hosts_fault() {
+    if std::env::var_os(CHILD).is_none() {
+        let own_name = std::thread::current().name().unwrap().to_owned();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &own_name])
+            .env(CHILD, "1")
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+    let mut world = World::new(1);
+    let ends = world.session(FIRST);
+    world.io.close(FIRST, Side::Backend, Close::Fin);
+    let _waiting = TcpStream::connect(world.door).unwrap();
+    let to = world.backends.local_addr().unwrap();
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+
+    assert_eq!(
+        world.io.connect(FIRST, 2, to, None),
+        Err(Fault::LocalDescriptors)
+    );
+    let accepted = world.until(|io| match io.accept(ListenerId(0)) {
+        Accept::WouldBlock => None,
+        other => Some(other),
+    });
+    assert!(
+        matches!(accepted, Accept::Exhausted(Fault::LocalDescriptors)),
+        "{accepted:?}"
+    );
+    assert_eq!(
+        world.io.fill(FIRST, Dir::Forward, Via::Splice),
+        Outcome::NoPipe
+    );
+
+    hoard.clear();
+    world.accept();
+    assert!(world.io.connect(FIRST, 3, to, None).is_ok());
+    drop(ends);
 }
