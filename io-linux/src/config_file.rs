@@ -144,7 +144,11 @@ const FILE_MAX: usize = 16 << 20;
 /// Most bytes that a listener may look at before a verdict.
 const PREREAD_LIMIT_MAX: usize = 16 << 20;
 /// Most bytes of anything: 1 TiB, or as near to it as this machine can count.
-const LARGEST: usize = if usize::BITS > 40 { 1_u64.wrapping_shl(40) as usize } else { usize::MAX >> 1 };
+const LARGEST: usize = if usize::BITS > 40 {
+    1_u64.wrapping_shl(40) as usize
+} else {
+    usize::MAX >> 1
+};
 
 /// A configuration that works. Limits are those of the whole process, whatever the number of workers.
 #[derive(Clone, Debug)]
@@ -302,6 +306,8 @@ impl Settings {
 /// The file's bytes, cut shortly beyond the size that is refused.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(FILE_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

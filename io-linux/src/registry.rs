@@ -127,7 +127,10 @@ mod tests {
         let mut registry = UnpackRegistry::new();
         registry.register("careless", Careless).expect("a new name");
         let unpack = registry.get("careless").expect("just registered");
-        assert_eq!(unpack.unpack(b"abc", 0, false), Status::Invalid(Reject::Panicked));
+        assert_eq!(
+            unpack.unpack(b"abc", 0, false),
+            Status::Invalid(Reject::Panicked)
+        );
         assert_eq!(
             unpack.unpack(b"abc\x02", 0, false),
             Status::Complete {
@@ -144,7 +147,10 @@ mod tests {
             registry.register(name, Careless).expect("a new name");
         }
         let error = registry.register("a", Careless).expect_err("taken");
-        assert_eq!(error.to_string(), "an unpack named `a` is registered already");
+        assert_eq!(
+            error.to_string(),
+            "an unpack named `a` is registered already"
+        );
         assert!(registry.names().eq(["a", "b"]));
         assert!(registry.get("c").is_none());
     }

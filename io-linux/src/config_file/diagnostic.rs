@@ -238,7 +238,9 @@ impl<'s> Report<'s> {
         Self {
             file,
             text,
-            lines: std::iter::once(0).chain(starts.map(|(at, _)| at + 1)).collect(),
+            lines: std::iter::once(0)
+                .chain(starts.map(|(at, _)| at + 1))
+                .collect(),
             found: Vec::new(),
             errors: 0,
             overflow: Diagnostic::whole_file(""),
@@ -314,7 +316,11 @@ fn floor(text: &str, at: usize) -> usize {
 /// those are.
 fn excerpt(line: &str, before: usize, width: usize) -> (String, (usize, usize)) {
     let cut = line.chars().nth(EXCERPT).is_some();
-    let skipped = if cut { before.saturating_sub(EXCERPT / 3) } else { 0 };
+    let skipped = if cut {
+        before.saturating_sub(EXCERPT / 3)
+    } else {
+        0
+    };
     let taken = if cut { EXCERPT } else { usize::MAX };
     let mut shown = String::from(if skipped > 0 { "…" } else { "" });
     let mut marked = (usize::from(skipped > 0), 0);
@@ -359,9 +365,17 @@ mod tests {
 
     #[test]
     fn marks_something_at_the_end_of_a_line_of_the_file_and_beyond() {
-        for (text, span) in [("ab", 2..2), ("ab\n", 2..3), ("ab", 9..12), ("ab\r\n", 3..4)] {
+        for (text, span) in [
+            ("ab", 2..2),
+            ("ab\n", 2..3),
+            ("ab", 9..12),
+            ("ab\r\n", 3..4),
+        ] {
             let shown = shown(text, span);
-            assert!(shown.contains("--> f:1:3\n  |\n1 | ab\n  |   ^\n"), "{shown}");
+            assert!(
+                shown.contains("--> f:1:3\n  |\n1 | ab\n  |   ^\n"),
+                "{shown}"
+            );
         }
         assert!(shown("", 0..0).contains("--> f:1:1\n  |\n1 | \n  | ^\n"));
     }
@@ -375,7 +389,10 @@ mod tests {
     #[test]
     fn tabs_widen_and_control_characters_vanish() {
         let shown = shown("\ta\u{1b}[31m = 1", 1..2);
-        assert!(shown.contains("1 |     a\u{fffd}[31m = 1\n  |     ^\n"), "{shown}");
+        assert!(
+            shown.contains("1 |     a\u{fffd}[31m = 1\n  |     ^\n"),
+            "{shown}"
+        );
         assert_eq!(quote("a\nb"), "`a\u{fffd}b`");
         assert_eq!(quote(&"x".repeat(61)), format!("`{}…`", "x".repeat(60)));
     }
@@ -389,7 +406,13 @@ mod tests {
         assert_eq!(lines[3].chars().count(), "1 | ".len() + EXCERPT + 2);
         let column = lines[4].find('^').expect("a caret");
         assert_eq!(lines[4].matches('^').count(), 3);
-        assert!(lines[3].chars().skip(column).collect::<String>().starts_with("KEYy"));
+        assert!(
+            lines[3]
+                .chars()
+                .skip(column)
+                .collect::<String>()
+                .starts_with("KEYy")
+        );
     }
 
     #[test]

@@ -124,7 +124,11 @@ fn fixed(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built> {
     let size = size.and_then(|node| reader::size(node, 1..=LARGEST, report));
     let key = read_key(table, report);
     let (size, key) = (size?, key?);
-    let needs = if key.length.is_none() { size } else { key_end(key) };
+    let needs = if key.length.is_none() {
+        size
+    } else {
+        key_end(key)
+    };
     finish(Fixed::new(size, key), needs, table, report)
 }
 
@@ -160,9 +164,7 @@ fn help(error: FrameSpecError) -> &'static str {
         FrameSpecError::LengthBeyondMax | FrameSpecError::KeyBeyondMax => {
             "raise `max-frame`, or take a smaller `offset` or `length`"
         }
-        FrameSpecError::KeyBeyondSize => {
-            "let `offset` (and `length` after it) stay within `size`"
-        }
+        FrameSpecError::KeyBeyondSize => "let `offset` (and `length` after it) stay within `size`",
         FrameSpecError::MinAboveMax => "swap the two, or leave one out",
         _ => "see the configuration reference for what it may be",
     }
@@ -250,5 +252,10 @@ pub(super) fn original() -> Result<Arc<dyn Unpack>, FrameSpecError> {
         offset: 19,
         length: None,
     };
-    Ok(Arc::new(LengthField::new(b"*", length, key, FrameSize::default())?))
+    Ok(Arc::new(LengthField::new(
+        b"*",
+        length,
+        key,
+        FrameSize::default(),
+    )?))
 }

@@ -226,7 +226,9 @@ impl Parser<'_> {
             return Ok(Value::Other("a number with a fraction or an exponent"));
         }
         let beyond = if negative { i128::MIN } else { i128::MAX };
-        Ok(Value::Integer(self.text[start..whole].parse().unwrap_or(beyond)))
+        Ok(Value::Integer(
+            self.text[start..whole].parse().unwrap_or(beyond),
+        ))
     }
 
     fn string(&mut self) -> Result<String, Problem> {
@@ -341,10 +343,45 @@ mod tests {
     #[test]
     fn refuses_what_json_is_not() {
         for bad in [
-            "", " ", "[1,]", "{\"a\":1,}", "[1 2]", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{a:1}", "'a'",
-            "// c\n1", "/* c */ 1", "01", "-", "1.", "1e", ".5", "+1", "tru", "truex", "NaN", "\"a", "\"\n\"",
-            "\"\\x\"", "\"\\", "\"\\u12\"", "\"\\u+123\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\ud800\\uffff\"", "\"\\udc00\"",
-            "\"\\u00é\"", "1 1", "[", "{", "]", "{\"a\":1,\"a\":2}", "\u{feff}1", "\u{a0}1", "é",
+            "",
+            " ",
+            "[1,]",
+            "{\"a\":1,}",
+            "[1 2]",
+            "{\"a\" 1}",
+            "{\"a\":1 \"b\":2}",
+            "{a:1}",
+            "'a'",
+            "// c\n1",
+            "/* c */ 1",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            ".5",
+            "+1",
+            "tru",
+            "truex",
+            "NaN",
+            "\"a",
+            "\"\n\"",
+            "\"\\x\"",
+            "\"\\",
+            "\"\\u12\"",
+            "\"\\u+123\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "\"\\ud800\\uffff\"",
+            "\"\\udc00\"",
+            "\"\\u00é\"",
+            "1 1",
+            "[",
+            "{",
+            "]",
+            "{\"a\":1,\"a\":2}",
+            "\u{feff}1",
+            "\u{a0}1",
+            "é",
         ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }

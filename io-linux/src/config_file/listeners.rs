@@ -70,7 +70,9 @@ pub(super) fn read(
                 .see("the other listener's address", place);
         }
         others.push((bind, draft.bind_span));
-        names.entry(draft.settings.engine.name.clone()).or_insert(draft.name_span);
+        names
+            .entry(draft.settings.engine.name.clone())
+            .or_insert(draft.name_span);
         listeners.push(draft.settings);
     }
     listeners
@@ -105,20 +107,26 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
     let name_node = table.need("name", "name = \"devices\"", report);
     let name = name_node.and_then(|node| reader::name(node, report));
     let bind_node = table.need("bind", "bind = \"127.0.0.1:8011\"", report);
-    let bind = bind_node
-        .and_then(|node| reader::parsed(node, "\"127.0.0.1:8011\"", values::bind, report));
+    let bind =
+        bind_node.and_then(|node| reader::parsed(node, "\"127.0.0.1:8011\"", values::bind, report));
     let limit_node = table.take("preread-limit");
     let limit = limit_node.and_then(|node| reader::size(node, 1..=PREREAD_LIMIT_MAX, report));
     let limit = limit.unwrap_or(Listener::PREREAD_LIMIT);
     let unpack_node = table.take("unpack");
-    let at_limit = limit_node.or(unpack_node).map_or(&node.span, |node| &node.span);
+    let at_limit = limit_node
+        .or(unpack_node)
+        .map_or(&node.span, |node| &node.span);
     let unpack = unpack_node.and_then(|node| read_unpack(node, (limit, at_limit), known, report));
     let pool_node = table.need("pool", "pool = \"stations\"", report);
     let pool = pool_node.and_then(|node| read_pool(node, known, report));
     if let (None, Some(node), Some(pool)) = (unpack_node, pool_node, pool) {
         needs_key(node, &known.pools[pool.index()], report);
     }
-    let mut engine = Listener::new(name.clone().unwrap_or_default(), unpack, pool.unwrap_or(PoolId(0)));
+    let mut engine = Listener::new(
+        name.clone().unwrap_or_default(),
+        unpack,
+        pool.unwrap_or(PoolId(0)),
+    );
     engine.preread_limit = limit;
     limits(&mut engine, &mut table, report);
     let keepalive = table.get("keepalive", Some(KEEPALIVE), report, keepalive);
@@ -142,17 +150,27 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
 /// What the engine alone needs to know.
 fn limits(engine: &mut Listener, table: &mut Table<'_>, report: &mut Report<'_>) {
     let timeout = |node: &Node, report: &mut Report<'_>| reader::duration(node, TIMEOUTS, report);
-    engine.preread_timeout =
-        table.get("preread-timeout", Listener::PREREAD_TIMEOUT, report, timeout);
-    engine.half_close_timeout =
-        table.get("half-close-timeout", Listener::HALF_CLOSE_TIMEOUT, report, timeout);
+    engine.preread_timeout = table.get(
+        "preread-timeout",
+        Listener::PREREAD_TIMEOUT,
+        report,
+        timeout,
+    );
+    engine.half_close_timeout = table.get(
+        "half-close-timeout",
+        Listener::HALF_CLOSE_TIMEOUT,
+        report,
+        timeout,
+    );
     engine.idle_timeout = table.get("idle-timeout", None, report, |node, report| {
         reader::duration_or_off(node, TIMEOUTS, report)
     });
-    engine.max_sessions =
-        table.get("max-sessions", Listener::MAX_SESSIONS, report, |node, report| {
-            reader::integer(node, 1..=100_000_000, report)
-        });
+    engine.max_sessions = table.get(
+        "max-sessions",
+        Listener::MAX_SESSIONS,
+        report,
+        |node, report| reader::integer(node, 1..=100_000_000, report),
+    );
     engine.allow_address = table.get("allow-address", false, report, reader::boolean);
 }
 
@@ -184,7 +202,9 @@ fn read_unpack(
             let message = format!("a preread limit of {limit} is too small for this unpack");
             report
                 .error(at_limit, message)
-                .help(format!("set preread-limit = \"{needs}\" or more: no frame routes before"))
+                .help(format!(
+                    "set preread-limit = \"{needs}\" or more: no frame routes before"
+                ))
                 .see("the unpack", place);
         }
         return Some(built.unpack);
@@ -198,7 +218,9 @@ fn read_unpack(
     let error = report.error(&node.span, message);
     suggest(error, name, "unpack", &names);
     if names.is_empty() {
-        error.help(format!("add [unpack.{name}] to this file, or remove `unpack`"));
+        error.help(format!(
+            "add [unpack.{name}] to this file, or remove `unpack`"
+        ));
     }
     None
 }
@@ -210,7 +232,11 @@ fn read_pool(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opt
         known.pools[at].used = true;
         return Some(PoolId(u32::try_from(at).ok()?));
     }
-    let names: Vec<&str> = known.pools.iter().map(|pool| &*pool.settings.name).collect();
+    let names: Vec<&str> = known
+        .pools
+        .iter()
+        .map(|pool| &*pool.settings.name)
+        .collect();
     let error = report.error(&node.span, format!("unknown pool {}", quote(name)));
     suggest(error, name, "pool", &names);
     if names.is_empty() {
@@ -236,7 +262,10 @@ fn suggest(error: &mut super::Diagnostic, name: &str, what: &str, names: &[&str]
 fn needs_key(node: &Node, pool: &pools::Draft, report: &mut Report<'_>) {
     if pool.settings.policy.needs_key() {
         let place = report.place(&pool.span);
-        let message = format!("pool {} routes by key, and there is none", quote(&pool.settings.name));
+        let message = format!(
+            "pool {} routes by key, and there is none",
+            quote(&pool.settings.name)
+        );
         report
             .error(&node.span, message)
             .help("give the listener an `unpack`, which finds the key in the client's first bytes")
@@ -265,7 +294,10 @@ mod tests {
             ("[fe80::1%2]:80", "[fe80::1%3]:80", false),
             ("0.0.0.0:0", "0.0.0.0:0", false),
         ] {
-            let (a, b) = (a.parse().expect("an address"), b.parse().expect("an address"));
+            let (a, b) = (
+                a.parse().expect("an address"),
+                b.parse().expect("an address"),
+            );
             assert_eq!(overlap(a, b), both, "{a} {b}");
             assert_eq!(overlap(b, a), both, "{b} {a}");
         }

@@ -24,8 +24,7 @@ static ORIGINAL: Kind = Kind {
 /// Whether a file is of this form: by its keys, of which none is one of today's.
 pub(super) fn recognise(entries: &[Entry]) -> bool {
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);
-    (has("port") || has("backend"))
-        && !reader::TOP.keys.iter().any(|key| has(key))
+    (has("port") || has("backend")) && !reader::TOP.keys.iter().any(|key| has(key))
 }
 
 /// Reads it into what it means today.
@@ -82,7 +81,10 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
 }
 
 fn table_node<'t>(entries: &'t [Entry], key: &str) -> Option<&'t Node> {
-    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    entries
+        .iter()
+        .find(|entry| entry.key == key)
+        .map(|entry| &entry.node)
 }
 
 fn read_port(node: &Node, report: &mut Report<'_>) -> Option<u16> {

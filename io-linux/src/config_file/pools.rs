@@ -52,18 +52,7 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     let name = name_node.and_then(|node| reader::name(node, report));
     let policy = read_policy(&mut table, report);
     let bounded_load = table.get("bounded-load", None, report, |node, report| {
-        if reader::is_off(node) {
-            return Some(None);
-        }
-        let percent = reader::parsed(node, "\"125%\"", values::percent, report)?;
-        if (101..=1000).contains(&percent) {
-            return Some(Some(percent));
-        }
-        report.error(&node.span, "out of range").help(
-            "write \"101%\" to \"1000%\" of the mean load, or \"off\"; \
-             the nearer to 100 %, the more keys leave their own backend",
-        );
-        None
+        read_bounded_load(node, policy, report)
     });
     let failover = failover(&mut table, report);
     let example = "backends = [{ id = \"a\", address = \"127.0.0.11:7001\" }]";
@@ -88,6 +77,31 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
         },
         used: false,
     })
+}
+
+fn read_bounded_load(node: &Node, policy: Policy, report: &mut Report<'_>) -> Option<Option<u32>> {
+    if reader::is_off(node) {
+        return Some(None);
+    }
+    let percent = reader::parsed(node, "\"125%\"", values::percent, report)?;
+    if !(101..=1000).contains(&percent) {
+        report
+            .error(&node.span, "out of range")
+            .help("write \"101%\" to \"1000%\" of the mean load, or \"off\"");
+        return None;
+    }
+    if !(policy.needs_key() || matches!(policy, Policy::Source { .. })) {
+        report
+            .error(
+                &node.span,
+                "this policy has no owner of a key whose load could be bounded",
+            )
+            .help(
+                "remove `bounded-load`, or use the policy \"hash-ring\", \"maglev\" or \"source\"",
+            );
+        return None;
+    }
+    Some(Some(percent))
 }
 
 fn failover(table: &mut Table<'_>, report: &mut Report<'_>) -> Failover {
@@ -154,7 +168,9 @@ fn check_policy(
             ),
             match fits {
                 0 => "divide the weights by a common factor".to_owned(),
-                _ => format!("set points = {fits} or less, or divide the weights by a common factor"),
+                _ => {
+                    format!("set points = {fits} or less, or divide the weights by a common factor")
+                }
             },
         ),
         PolicyError::TooUneven { .. } => (
@@ -202,13 +218,18 @@ fn read_backends(node: &Node, report: &mut Report<'_>) -> Vec<BackendDraft> {
                 .see("first used here", place);
         }
         ids.entry(id.clone()).or_insert(id_span);
-        addresses.entry(address.clone()).or_insert_with(|| draft.address_span.clone());
+        addresses
+            .entry(address.clone())
+            .or_insert_with(|| draft.address_span.clone());
         drafts.push(draft);
     }
     if !drafts.is_empty() && drafts.iter().all(|draft| draft.settings.draining) {
         let all = count(drafts.len(), "backend");
         report
-            .warning(&node.span, format!("a pool that takes no session: {all}, all draining"))
+            .warning(
+                &node.span,
+                format!("a pool that takes no session: {all}, all draining"),
+            )
             .help("remove `draining` from one of them");
     }
     drafts
@@ -308,12 +329,17 @@ fn check_families(
         let Address::Socket(address) = settings.address else {
             continue;
         };
-        if !sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()) {
+        if !sources
+            .iter()
+            .any(|source| source.is_ipv4() == address.is_ipv4())
+        {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             let place = report.place(&node.span);
             report
                 .error(address_span, format!("no source address reaches {address}"))
-                .help(format!("add an {family} address to `source`, or remove `source`"))
+                .help(format!(
+                    "add an {family} address to `source`, or remove `source`"
+                ))
                 .see("the pool's source addresses", place);
         }
     }

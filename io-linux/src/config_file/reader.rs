@@ -109,20 +109,61 @@ static KINDS: [&Kind; 9] = [
 /// What other load balancers say, and what is said here: the first that the table knows is meant.
 static SYNONYMS: [(&[&str], &[&str]); 9] = [
     (
-        &["upstream", "upstreams", "cluster", "clusters", "backend-group", "service", "services"],
+        &[
+            "upstream",
+            "upstreams",
+            "cluster",
+            "clusters",
+            "backend-group",
+            "service",
+            "services",
+        ],
         &["pool"],
     ),
     (
-        &["frontend", "frontends", "listen", "entrypoint", "entrypoints", "port"],
+        &[
+            "frontend",
+            "frontends",
+            "listen",
+            "entrypoint",
+            "entrypoints",
+            "port",
+        ],
         &["bind", "listener"],
     ),
     (
-        &["server", "servers", "backend", "endpoint", "endpoints", "member", "members", "node", "nodes"],
+        &[
+            "server",
+            "servers",
+            "backend",
+            "endpoint",
+            "endpoints",
+            "member",
+            "members",
+            "node",
+            "nodes",
+        ],
         &["backends", "listener"],
     ),
-    (&["algorithm", "balance", "balancer", "lb-policy", "method", "strategy"], &["policy"]),
-    (&["framing", "decoder", "codec", "protocol", "parser"], &["unpack"]),
-    (&["address", "addr", "host", "url", "target"], &["address", "bind"]),
+    (
+        &[
+            "algorithm",
+            "balance",
+            "balancer",
+            "lb-policy",
+            "method",
+            "strategy",
+        ],
+        &["policy"],
+    ),
+    (
+        &["framing", "decoder", "codec", "protocol", "parser"],
+        &["unpack"],
+    ),
+    (
+        &["address", "addr", "host", "url", "target"],
+        &["address", "bind"],
+    ),
     (&["type"], &["kind"]),
     (&["threads", "nbthread", "worker-processes"], &["workers"]),
     (&["endianness", "byte-order", "order"], &["endian"]),
@@ -131,12 +172,18 @@ static SYNONYMS: [(&[&str], &[&str]); 9] = [
 /// How many single edits make `b` of `a`, swapped neighbours counting as one.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect(), vec![0; b.len() + 1]];
+    let mut rows = [
+        vec![0; b.len() + 1],
+        (0..=b.len()).collect(),
+        vec![0; b.len() + 1],
+    ];
     for i in 1..=a.len() {
         rows[2][0] = i;
         for j in 1..=b.len() {
             let same = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[1][j - 1] + same).min(rows[1][j] + 1).min(rows[2][j - 1] + 1);
+            let mut best = (rows[1][j - 1] + same)
+                .min(rows[1][j] + 1)
+                .min(rows[2][j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[0][j - 2] + 1);
             }
@@ -188,7 +235,11 @@ fn unknown(found: &mut Diagnostic, kind: &Kind, key: &str) {
     if let Some(meant) = synonym() {
         found.help(format!("here it is called `{meant}`"));
     } else if !homes.is_empty() {
-        found.help(format!("{} is a key of {}", quote(key), homes.join(" and of ")));
+        found.help(format!(
+            "{} is a key of {}",
+            quote(key),
+            homes.join(" and of ")
+        ));
     } else if let Some(meant) = nearest(key, kind.keys.iter().copied()) {
         found.help(format!("did you mean `{meant}`?"));
     }
@@ -276,7 +327,11 @@ impl<'t> Table<'t> {
         for (entry, taken) in self.entries.iter().zip(self.taken) {
             if !taken {
                 let message = format!("unknown key {} in {}", quote(&entry.key), self.kind.what);
-                unknown(report.error(&entry.key_span, message), self.kind, &entry.key);
+                unknown(
+                    report.error(&entry.key_span, message),
+                    self.kind,
+                    &entry.key,
+                );
             }
         }
     }
@@ -288,11 +343,18 @@ pub(super) fn wrong_kind<'r>(
     expected: &str,
     report: &'r mut Report<'_>,
 ) -> &'r mut Diagnostic {
-    report.error(&node.span, format!("expected {expected}, found {}", node.kind()))
+    report.error(
+        &node.span,
+        format!("expected {expected}, found {}", node.kind()),
+    )
 }
 
 /// A string; `example` shows one.
-pub(super) fn string<'t>(node: &'t Node, example: &str, report: &mut Report<'_>) -> Option<&'t str> {
+pub(super) fn string<'t>(
+    node: &'t Node,
+    example: &str,
+    report: &mut Report<'_>,
+) -> Option<&'t str> {
     if let Value::String(text) = &node.value {
         return Some(text);
     }
@@ -305,8 +367,9 @@ pub(super) fn tables<'t>(node: &'t Node, key: &str, report: &mut Report<'_>) -> 
     if let Value::Array(nodes) = &node.value {
         return nodes;
     }
-    wrong_kind(node, "a list of tables", report)
-        .help(format!("write [[{key}]] with two brackets (in JSON, a list of objects)"));
+    wrong_kind(node, "a list of tables", report).help(format!(
+        "write [[{key}]] with two brackets (in JSON, a list of objects)"
+    ));
     &[]
 }
 
@@ -328,7 +391,11 @@ pub(super) fn name_problem(text: &str, span: &Span, report: &mut Report<'_>) -> 
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)], report: &mut Report<'_>) -> Option<T> {
+pub(super) fn word<T: Copy>(
+    node: &Node,
+    words: &[(&str, T)],
+    report: &mut Report<'_>,
+) -> Option<T> {
     let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
     let text = string(node, &format!("{:?}", names[0]), report)?;
     let found = words.iter().find(|(name, _)| *name == text);
@@ -358,7 +425,11 @@ pub(super) fn boolean(node: &Node, report: &mut Report<'_>) -> Option<bool> {
 }
 
 /// An integer in `range`.
-pub(super) fn integer<T>(node: &Node, range: RangeInclusive<T>, report: &mut Report<'_>) -> Option<T>
+pub(super) fn integer<T>(
+    node: &Node,
+    range: RangeInclusive<T>,
+    report: &mut Report<'_>,
+) -> Option<T>
 where
     T: TryFrom<i128> + PartialOrd + Display + Copy,
 {
@@ -368,7 +439,9 @@ where
             .help(format!("write a whole number of {bounds}, without quotes"));
         return None;
     };
-    let value = T::try_from(number).ok().filter(|value| range.contains(value));
+    let value = T::try_from(number)
+        .ok()
+        .filter(|value| range.contains(value));
     if value.is_none() {
         report
             .error(&node.span, "out of range")
@@ -403,7 +476,9 @@ pub(super) fn duration(
 ) -> Option<Duration> {
     if let Value::Integer(number) = node.value {
         let error = wrong_kind(node, "a duration", report);
-        error.help(format!("write it with a unit, as in \"{number}s\" or \"{number}ms\""));
+        error.help(format!(
+            "write it with a unit, as in \"{number}s\" or \"{number}ms\""
+        ));
         return None;
     }
     let value = parsed(node, "\"5s\"", values::duration, report)?;
@@ -454,7 +529,10 @@ pub(super) fn size(
     };
     let bytes = bytes.filter(|bytes| range.contains(bytes));
     if bytes.is_none() {
-        let (from, to) = (ShowSize(*range.start() as u64), ShowSize(*range.end() as u64));
+        let (from, to) = (
+            ShowSize(*range.start() as u64),
+            ShowSize(*range.end() as u64),
+        );
         report
             .error(&node.span, "size out of range")
             .help(format!("write one of \"{from}\" to \"{to}\""));

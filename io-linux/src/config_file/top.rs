@@ -26,14 +26,19 @@ pub(super) fn read(
         reader::integer(node, 1..=1024, report).map(Some)
     });
     let relay = table.get("relay", Mode::default(), report, |node, report| {
-        let words = [("auto", Mode::Auto), ("copy", Mode::Copy), ("splice", Mode::Splice)];
+        let words = [
+            ("auto", Mode::Auto),
+            ("copy", Mode::Copy),
+            ("splice", Mode::Splice),
+        ];
         reader::word(node, &words, report)
     });
     let memory_span = table.span_of("preread-memory");
     let limits = limits(&mut table, report);
     let unpacks = table.take("unpack");
-    let mut framings =
-        unpacks.map_or_else(Framings::new, |node| framing::read(node, registered, report));
+    let mut framings = unpacks.map_or_else(Framings::new, |node| {
+        framing::read(node, registered, report)
+    });
     let pool_list = table.take("pool");
     let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
     let listener_list = table.need("listener", "[[listener]] with name, bind and pool", report);
@@ -51,12 +56,21 @@ pub(super) fn read(
     }
     table.finish(report);
     unused(&framings, &pools, report);
-    let largest = listeners.iter().map(|one| one.engine.preread_limit).max().unwrap_or(0);
+    let largest = listeners
+        .iter()
+        .map(|one| one.engine.preread_limit)
+        .max()
+        .unwrap_or(0);
     if limits.preread_memory < largest {
         let largest = ShowSize(largest as u64);
         report
-            .error(&memory_span, "less preread memory than one session may need")
-            .help(format!("set preread-memory = \"{largest}\" (the largest preread-limit) or more"));
+            .error(
+                &memory_span,
+                "less preread memory than one session may need",
+            )
+            .help(format!(
+                "set preread-memory = \"{largest}\" (the largest preread-limit) or more"
+            ));
     }
     Some(Settings {
         workers,
@@ -81,9 +95,7 @@ fn limits(table: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
             "reset-timeout",
             Limits::RESET_TIMEOUT,
             report,
-            |node, report| {
-                reader::duration(node, Duration::from_millis(1)..=seconds(3600), report)
-            },
+            |node, report| reader::duration(node, Duration::from_millis(1)..=seconds(3600), report),
         ),
         shutdown_timeout: table.get(
             "shutdown-timeout",
@@ -101,7 +113,10 @@ fn unused(framings: &Framings, pools: &[pools::Draft], report: &mut Report<'_>) 
     }
     for (name, framing) in framings.iter().filter(|(_, framing)| !framing.used) {
         report
-            .warning(&framing.span, format!("no listener uses the unpack {}", quote(name)))
+            .warning(
+                &framing.span,
+                format!("no listener uses the unpack {}", quote(name)),
+            )
             .help("name it in the `unpack` of a listener, or remove it");
     }
     for pool in pools.iter().filter(|pool| !pool.used) {

@@ -118,7 +118,10 @@ pub(super) fn percent(text: &str) -> Result<u32, Problem> {
     let digits = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(percent) => Ok(percent),
-        None => problem("not a percentage", "write a whole number and `%`, as in \"125%\""),
+        None => problem(
+            "not a percentage",
+            "write a whole number and `%`, as in \"125%\"",
+        ),
     }
 }
 
@@ -139,9 +142,14 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Problem> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let bare = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
+    let bare = text
+        .strip_prefix(':')
+        .or_else(|| text.strip_prefix("*:"))
+        .unwrap_or(text);
     let help = if bare.parse::<u16>().is_ok() {
-        format!("to listen on all IPv4 addresses, write \"0.0.0.0:{bare}\"; on all, \"[::]:{bare}\"")
+        format!(
+            "to listen on all IPv4 addresses, write \"0.0.0.0:{bare}\"; on all, \"[::]:{bare}\""
+        )
     } else if let Some(help) = address_help(text) {
         help
     } else if host_port(text).is_ok_and(|(host, _)| is_name(host)) {
@@ -157,7 +165,10 @@ pub(super) fn address(text: &str) -> Result<Address, Problem> {
     const WHAT: &str = "not the address of a backend";
     if let Ok(address) = text.parse::<SocketAddr>() {
         if address.port() == 0 {
-            return problem(WHAT, "nothing listens on port 0: write a port of 1 to 65535");
+            return problem(
+                WHAT,
+                "nothing listens on port 0: write a port of 1 to 65535",
+            );
         }
         if address.ip().is_unspecified() {
             return problem(WHAT, "nothing is at this address: write the backend's own");
@@ -172,9 +183,15 @@ pub(super) fn address(text: &str) -> Result<Address, Problem> {
         Err(help) => return problem(WHAT, help),
     };
     if port == 0 {
-        return problem(WHAT, "nothing listens on port 0: write a port of 1 to 65535");
+        return problem(
+            WHAT,
+            "nothing listens on port 0: write a port of 1 to 65535",
+        );
     }
-    if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+    if host
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
         let help = "an IPv4 address is four numbers of 0 to 255, as in \"192.168.2.115\"";
         return problem(WHAT, help);
     }
@@ -199,7 +216,9 @@ fn address_help(text: &str) -> Option<String> {
     let (ip, port) = text.rsplit_once(':')?;
     let ip: Ipv6Addr = ip.parse().ok()?;
     let _: u16 = port.parse().ok()?;
-    Some(format!("an IPv6 address stands in brackets: \"[{ip}]:{port}\""))
+    Some(format!(
+        "an IPv6 address stands in brackets: \"[{ip}]:{port}\""
+    ))
 }
 
 /// Splits at the last colon; otherwise says how to put it right.
@@ -247,14 +266,38 @@ mod tests {
         assert_eq!(duration("1h"), ms(3_600_000));
         assert_eq!(duration("1 d"), ms(86_400_000));
         assert_eq!(duration("18446744073709551615ms"), ms(u64::MAX));
-        for bad in ["", "5", "s", "-5s", "+5s", "5S", "5 sec", "1m30s", "0.5s", "5  s", " 5s",
-            "18446744073709551616ms", "18446744073709551615s", "٥s", "5µs"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "+5s",
+            "5S",
+            "5 sec",
+            "1m30s",
+            "0.5s",
+            "5  s",
+            " 5s",
+            "18446744073709551616ms",
+            "18446744073709551615s",
+            "٥s",
+            "5µs",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(size("512B"), Ok(512));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("16777215TiB"), Ok(16_777_215 << 40));
-        for bad in ["", "64", "64K", "64kB", "64kib", "1.5MiB", "-1B", "16777216TiB"] {
+        for bad in [
+            "",
+            "64",
+            "64K",
+            "64kB",
+            "64kib",
+            "1.5MiB",
+            "-1B",
+            "16777216TiB",
+        ] {
             assert!(size(bad).is_err(), "{bad}");
         }
     }
@@ -337,7 +380,13 @@ mod tests {
     #[test]
     fn addresses_and_names() {
         assert_eq!(bind("[::1]:0").map(|address| address.port()), Ok(0));
-        for fine in ["hub:1", "hub.example.:65535", "a_b-c.d1:7", "10.0.0.1x:7", "[::1]:7"] {
+        for fine in [
+            "hub:1",
+            "hub.example.:65535",
+            "a_b-c.d1:7",
+            "10.0.0.1x:7",
+            "[::1]:7",
+        ] {
             assert!(address(fine).is_ok(), "{fine}");
         }
         assert_eq!(
@@ -347,7 +396,15 @@ mod tests {
                 port: 7001
             })
         );
-        for bad in ["-a:1", "a..b:1", "a.1:1", &format!("{}:1", "a".repeat(64)), "é:1", "a:+1", "[::1]"] {
+        for bad in [
+            "-a:1",
+            "a..b:1",
+            "a.1:1",
+            &format!("{}:1", "a".repeat(64)),
+            "é:1",
+            "a:+1",
+            "[::1]",
+        ] {
             assert!(address(bad).is_err(), "{bad}");
         }
     }
