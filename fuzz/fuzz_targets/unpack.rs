@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | framing: 0 length-field, 1 delimited, 2 fixed (modulo 3) |
-//! | 1 | flags: 1 little-endian, 2 a longest frame, 4 the client ends its stream, 8 key to the end |
+//! | 1 | flags: 1 little-endian, 2 a longest frame, 4 the stream ends, 8 key to the end |
 //! | number × 4 | key offset, key length, shortest frame, longest frame beyond the shortest |
 //! | number | fixed: size. length-field: bytes between magic and length field. Else nothing |
 //! | 1 + number | length-field only: width, adjust (a byte is signed) |
