@@ -57,11 +57,17 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
 
 /// Where the commands that serve begin.
 mod dispatch {
-    use super::{ExitCode, Settings};
+    use super::{ExitCode, Settings, complain};
+    use crate::server::Server;
 
-    pub(super) fn run(_settings: Settings) -> ExitCode {
-        tracing::error!("this build has no server");
-        ExitCode::FAILURE
+    pub(super) fn run(settings: Settings) -> ExitCode {
+        match Server::new(settings).run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("error: {error}"));
+                ExitCode::from(error.exit_code())
+            }
+        }
     }
 
     pub(super) fn demo() -> ExitCode {

@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::listen::listen;
 use crate::socket::Keepalive;
 use crate::worker::{self, Control, Remote, Worker};
-use crate::{limits, resolve};
+use crate::{cli, limits, resolve};
 
 /// How long workers that are told to leave at once may take for it.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -65,14 +65,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code that says it to whoever started the process, as in `sysexits.h`: 69 (unavailable) where it
-    /// cannot listen, 71 (system error) where the host failed, 70 (software error) for a bug, and 1 where it was cut.
+    /// The exit code of a process that ends with it: that of the command line, 69 where it cannot listen and 1 where
+    /// it failed while it ran.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } => 69,
-            Self::Start(_) | Self::Worker { .. } => 71,
-            Self::Panicked { .. } => 70,
-            Self::Cut => 1,
+            Self::Listen { .. } => cli::EXIT_UNAVAILABLE,
+            Self::Start(_) | Self::Worker { .. } | Self::Panicked { .. } | Self::Cut => 1,
         }
     }
 }
@@ -183,13 +181,16 @@ impl Server {
     }
 }
 
+/// Of listeners, by name.
 type Addresses = Vec<(Box<str>, SocketAddr)>;
+/// Of one worker, by listener.
+type Sockets = Vec<(TcpListener, Keepalive)>;
 
 /// Opens all sockets of all listeners: by worker, then by listener.
 fn open_listeners(
     listeners: &[ListenerSettings],
     workers: usize,
-) -> Result<(Addresses, Vec<Vec<(TcpListener, Keepalive)>>), Error> {
+) -> Result<(Addresses, Vec<Sockets>), Error> {
     let mut addresses = Vec::with_capacity(listeners.len());
     let mut by_worker: Vec<_> = (0..workers)
         .map(|_| Vec::with_capacity(listeners.len()))
@@ -219,7 +220,7 @@ struct Share<'s> {
     settings: &'s Settings,
     number: usize,
     count: usize,
-    sockets: Vec<(TcpListener, Keepalive)>,
+    sockets: Sockets,
     pipes: usize,
 }
 

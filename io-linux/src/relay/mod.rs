@@ -27,7 +27,7 @@ pub(crate) enum Store {
     /// They have a buffer of their own: the preface, or what a slow destination left over. Never empty.
     Own(Box<Bytes>),
     /// They are in the kernel. Never empty between two calls of the driver.
-    Pipe(Box<Pipe>),
+    Pipe(Pipe),
 }
 
 impl fmt::Debug for Store {

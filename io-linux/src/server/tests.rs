@@ -184,7 +184,7 @@ fn a_panic_of_a_worker_ends_the_server() {
     client.write_all(b"0001\n").unwrap();
     let error = running.join().unwrap_err();
     assert!(matches!(error, Error::Panicked { .. }), "{error}");
-    assert_eq!(error.exit_code(), 70);
+    assert_eq!(error.exit_code(), 1);
 }
 
 #[test]
