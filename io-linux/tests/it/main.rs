@@ -1,6 +1,13 @@
 //! Black-box tests of the `tlb` binary on the real kernel, over loopback.
 
+mod affinity;
+mod failover;
 mod harness;
+mod iperf3;
+mod limits;
+mod operations;
+mod redis;
 mod relaying;
 mod scenarios;
+mod soak;
 mod support;

@@ -24,6 +24,18 @@ pub(crate) fn descriptors(pid: u32) -> usize {
         .count()
 }
 
+/// Number of descriptors of a process that has nothing to do: it stayed the same for twenty looks.
+pub(crate) fn descriptors_at_rest(pid: u32) -> usize {
+    let mut last = descriptors(pid);
+    let mut looks = 0;
+    eventually("the number of descriptors settles", || {
+        let now = descriptors(pid);
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
+        (looks == 20).then_some(now)
+    })
+}
+
 /// Waits until the process has been stopped by a signal.
 pub(crate) fn await_stopped(pid: u32) {
     eventually("the process is stopped", || {

@@ -1,10 +1,10 @@
 //! A `tlb` process and its log.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -215,7 +215,7 @@ pub(crate) fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// What a process writes to its stderr, line by line.
+/// What a process writes to a pipe, line by line.
 #[derive(Clone, Debug)]
 pub(crate) struct Log(Arc<Shared>);
 
@@ -232,11 +232,12 @@ struct Lines {
 }
 
 impl Log {
-    fn of(stderr: ChildStderr) -> Self {
+    /// Collects the lines of a pipe until it ends.
+    pub(super) fn of(pipe: impl Read + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
         thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 writer
                     .lines
                     .lock()
