@@ -12,8 +12,8 @@ use crate::support::{PATIENCE, eventually};
 
 const KEYS: u32 = 48;
 
-/// Backends 1, 2 and 3 live; backend 0 is at `dead`. Every key must reach a live one with its bytes intact, those of
-/// the live ones their own.
+/// Backends 1, 2 and 3 live; backend 0 is at `dead`. Every key must reach a live one with its bytes
+/// intact, those of the live ones their own.
 fn keys_of_the_dead_move_on(dead: SocketAddr, pool: &[&str]) {
     let serving = Farm::new(4).serve(greet_and_echo);
     let setup = Setup::new(serving.addresses());
@@ -35,7 +35,7 @@ fn keys_of_the_dead_move_on(dead: SocketAddr, pool: &[&str]) {
         let clients: Vec<_> = (0..KEYS)
             .map(|key| scope.spawn(move || owner(entry, key)))
             .collect();
-        let joined = clients.into_iter().map(std::thread::ScopedJoinHandle::join);
+        let joined = clients.into_iter().map(thread::ScopedJoinHandle::join);
         joined
             .map(|owner| owner.expect("a served session"))
             .collect()

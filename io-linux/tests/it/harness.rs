@@ -1,4 +1,5 @@
-//! The harness proves its scenarios where nothing can be wrong but the scenario: on a direct connection.
+//! The harness proves its scenarios where nothing can be wrong but the scenario: on a direct
+//! connection.
 
 use crate::scenarios;
 use crate::support::site::Through;

@@ -1,5 +1,5 @@
-//! `iperf3` through tlb: every connection of one test begins with the same 37-byte cookie and must reach the server
-//! that holds the test's control connection.
+//! `iperf3` through tlb: every connection of one test begins with the same 37-byte cookie and must
+//! reach the server that holds the test's control connection.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

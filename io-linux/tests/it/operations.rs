@@ -41,9 +41,7 @@ fn stopping_closes_idle_sessions_spread_over_the_shutdown_timeout() {
             .iter()
             .map(|(client, _)| scope.spawn(move || watch(client)))
             .collect();
-        let joined = watchers
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join);
+        let joined = watchers.into_iter().map(thread::ScopedJoinHandle::join);
         joined.map(|end| end.expect("an end")).collect()
     });
     let status = tlb.await_exit();

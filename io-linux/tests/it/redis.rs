@@ -1,4 +1,5 @@
-//! `redis-cli` and `redis-benchmark` through tlb: a client's first line, `*N` for a command of N words, is its key.
+//! `redis-cli` and `redis-benchmark` through tlb: a client's first line, `*N` for a command of N
+//! words, is its key.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! What must hold on the way between client and backend, with or without tlb in between.
 //!
-//! Each scenario runs three times: [`crate::harness`] proves it on a direct connection, [`crate::relaying`] runs it
-//! through tlb, once for each relay.
+//! Each scenario runs three times: [`crate::harness`] proves it on a direct connection,
+//! [`crate::relaying`] runs it through tlb, once for each relay.
 
 mod endings;
 mod pressure;

@@ -18,7 +18,8 @@ use crate::support::{eventually, peers, proc};
 const HALF: usize = 50_000;
 /// Clients at a time.
 const CLIENTS: usize = 8;
-/// One session in so many ends in order, which costs two ports for a minute; the others end by the client's reset.
+/// One session in so many ends in order, which costs two ports for a minute; the others end by the
+/// client's reset.
 const IN_ORDER: usize = 4;
 /// How much memory the second half may add.
 const GROWTH: u64 = 1024 * 1024;

@@ -1,4 +1,5 @@
-//! A stream ends for the one side as it ended for the other: in order or by a reset, after its last byte.
+//! A stream ends for the one side as it ended for the other: in order or by a reset, after its last
+//! byte.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -81,7 +82,8 @@ fn reset_after_bytes(from: TcpStream, to: &TcpStream) {
     assert_eq!(rest(to), (Vec::new(), End::Reset), "after the exact bytes");
 }
 
-/// A client resets while the backend is behind with reading: what the client's peer had taken still arrives.
+/// A client resets while the backend is behind with reading: what the client's peer had taken still
+/// arrives.
 pub(crate) fn client_resets_behind_a_backlog(through: Through) {
     let site = Site::new(through);
     let (client, backend) = site.session();
@@ -89,7 +91,8 @@ pub(crate) fn client_resets_behind_a_backlog(through: Through) {
     end_in_log(&site, "client-reset");
 }
 
-/// A backend resets while the client is behind with reading: what the backend's peer had taken still arrives.
+/// A backend resets while the client is behind with reading: what the backend's peer had taken
+/// still arrives.
 pub(crate) fn backend_resets_behind_a_backlog(through: Through) {
     let site = Site::new(through);
     let (client, backend) = site.session();

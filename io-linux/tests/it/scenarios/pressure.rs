@@ -62,7 +62,8 @@ fn paused_reader(site: &Site, writer: &TcpStream, reader: &TcpStream) {
     });
 }
 
-/// The backend writes 4 MiB before it reads a byte, while the client is not done with a preface of 4 MiB.
+/// The backend writes 4 MiB before it reads a byte, while the client is not done with a preface of
+/// 4 MiB.
 pub(crate) fn backend_talks_first(through: Through) {
     let site = Site::new(through);
     let client = site.connect();

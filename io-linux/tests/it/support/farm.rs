@@ -1,4 +1,5 @@
-//! Backends: listening sockets on `127.0.0.11` and up, driven by the test itself or served by threads.
+//! Backends: listening sockets on `127.0.0.11` and up, driven by the test itself or served by
+//! threads.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -59,7 +60,8 @@ impl Reserved {
     }
 }
 
-/// A backend whose queue is full, so that its kernel drops every further SYN: connects to it time out.
+/// A backend whose queue is full, so that its kernel drops every further SYN: connects to it time
+/// out.
 #[derive(Debug)]
 pub(crate) struct Mute {
     address: SocketAddr,
@@ -215,8 +217,8 @@ impl Drop for Serving {
     }
 }
 
-/// A script: says which backend it is in one byte, then sends back what it gets. Ends with the stream; errors end it
-/// too, since the client is the one who judges.
+/// A script: says which backend it is in one byte, then sends back what it gets. Ends with the
+/// stream; errors end it too, since the client is the one who judges.
 pub(crate) fn greet_and_echo(index: usize, stream: &TcpStream) {
     let (mut reader, mut writer) = (stream, stream);
     let mut buffer = vec![0; 64 * 1024];

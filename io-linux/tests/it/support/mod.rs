@@ -1,7 +1,7 @@
 //! The harness: a `tlb` process, scripted backends and clients, and the bytes they exchange.
 //!
-//! Nothing here waits without a deadline: sockets carry [`PATIENCE`] as their read and write timeouts, and conditions
-//! are awaited with [`eventually`].
+//! Nothing here waits without a deadline: sockets carry [`PATIENCE`] as their read and write
+//! timeouts, and conditions are awaited with [`eventually`].
 
 pub(crate) mod farm;
 pub(crate) mod peers;

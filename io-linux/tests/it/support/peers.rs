@@ -42,7 +42,8 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// The index of the backend that greets a session with this key, after it has echoed the frame and some bytes more.
+/// The index of the backend that greets a session with this key, after it has echoed the frame and
+/// some bytes more.
 ///
 /// # Panics
 ///

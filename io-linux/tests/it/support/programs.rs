@@ -16,8 +16,8 @@ use super::tlb::Log;
 /// Set to `1`, a missing program is a failure.
 const REQUIRE: &str = "TLB_REQUIRE_PROGRAMS";
 
-/// Whether all these programs can be run. If not, the test says so on the real stderr and is to pass without doing
-/// anything, unless `TLB_REQUIRE_PROGRAMS=1`.
+/// Whether all these programs can be run. If not, the test says so on the real stderr and is to
+/// pass without doing anything, unless `TLB_REQUIRE_PROGRAMS=1`.
 #[track_caller]
 pub(crate) fn installed(programs: &[&str]) -> bool {
     for program in programs {
@@ -38,8 +38,8 @@ pub(crate) fn installed(programs: &[&str]) -> bool {
     true
 }
 
-/// A free port on a loopback address that only this process's programs use. `number` tells the programs of one test
-/// apart.
+/// A free port on a loopback address that only this process's programs use. `number` tells the
+/// programs of one test apart.
 #[track_caller]
 pub(crate) fn free_address(number: u8) -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();

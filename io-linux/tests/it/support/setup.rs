@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-/// The framing of the tests: `'*'`, `u32` big-endian L, L bytes, two bytes of check; the key is four bytes at 19.
+/// The framing of the tests: `'*'`, `u32` big-endian L, L bytes, two bytes of check; the key is
+/// four bytes at 19.
 const STATION: &str = r#"kind = "length-field"
 magic = "2a"
 length = { offset = 1, width = 4, endian = "big", adjust = 2 }
@@ -21,7 +22,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Sessions of the test framing to these backends, whose ids are `b00` and up. One worker, on a free port.
+    /// Sessions of the test framing to these backends, whose ids are `b00` and up. One worker, on a
+    /// free port.
     pub(crate) fn new(backends: &[SocketAddr]) -> Self {
         let named = |(index, address): (usize, &SocketAddr)| (id(index), address.to_string());
         Self {

@@ -1,17 +1,19 @@
-//! The bytes that tests exchange: frames, and streams in which every byte's place can be told from its value.
+//! The bytes that tests exchange: frames, and streams in which every byte's place can be told from
+//! its value.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use super::rng::{Rng, mix};
 
-/// Bytes of a frame up to the end of its key: the shortest frame that has one, without the check bytes.
+/// Bytes of a frame up to the end of its key: the shortest frame that has one, without the check
+/// bytes.
 const KEY_END: usize = 23;
 /// Bytes of a frame beyond what its length field counts: magic, the field itself, check.
 const FRAME_OVERHEAD: usize = 7;
 
-/// A whole frame of `total` bytes: `'*'`, the length as big-endian `u32`, the payload with `key` at offset 19, and two
-/// bytes of check, which nobody checks.
+/// A whole frame of `total` bytes: `'*'`, the length as big-endian `u32`, the payload with `key` at
+/// offset 19, and two bytes of check, which nobody checks.
 pub(crate) fn frame(key: u32, total: usize) -> Vec<u8> {
     assert!(total >= KEY_END + 2, "a frame of {total} bytes has no key");
     let mut bytes = vec![0; total];
@@ -227,7 +229,8 @@ pub(crate) fn rest(mut from: &TcpStream) -> (Vec<u8>, End) {
     }
 }
 
-/// The pattern that `seed` names, from `offset` on: eight bytes of it are enough to tell where they belong.
+/// The pattern that `seed` names, from `offset` on: eight bytes of it are enough to tell where they
+/// belong.
 fn fill(seed: u64, offset: usize, buffer: &mut [u8]) {
     let mut word = offset / 8;
     let mut skip = offset % 8;
