@@ -1,14 +1,16 @@
 //! A backend that cannot be reached costs a session nothing but time.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
 use crate::support::farm::{Farm, Mute, Reserved, greet_and_echo};
-use crate::support::peers::{owner, try_owner};
+use crate::support::peers::{connect, owner, reset, try_owner};
 use crate::support::setup::Setup;
+use crate::support::stream::frame;
 use crate::support::tlb::{Tlb, closed_with, field};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, proc};
 
 const KEYS: u32 = 48;
 
@@ -85,6 +87,20 @@ fn a_backend_that_is_down_is_left_alone() {
         "sessions still wait for a backend that is down: {:?}",
         started.elapsed()
     );
+}
+
+#[test]
+fn a_client_that_resets_while_tlb_connects_is_gone_at_once() {
+    let dead = Mute::new(9);
+    let setup = Setup::new(&[dead.address()]).pool("connect-timeout = \"600s\"");
+    let tlb = Tlb::start(&setup);
+    let mut client = connect(tlb.address());
+    client.write_all(&frame(1, 40)).expect("the client sends");
+    eventually("tlb connects", || {
+        proc::is_connecting(dead.address()).then_some(())
+    });
+    reset(client);
+    tlb.await_closed("client-reset");
 }
 
 #[test]

@@ -88,3 +88,8 @@ fn direct_urgent_data() {
 fn direct_urgent_data_in_the_first_frame() {
     scenarios::urgent_data_in_the_first_frame(Through::Nothing);
 }
+
+#[test]
+fn direct_everything_at_once() {
+    scenarios::everything_at_once(Through::Nothing);
+}

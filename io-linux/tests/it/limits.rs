@@ -1,5 +1,6 @@
 //! Every limit holds, and its reason is in the log.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -235,6 +236,24 @@ fn a_backend_whose_name_does_not_resolve_is_down_with_a_warning() {
     for key in 0..20 {
         assert_eq!(owner(tlb.address(), key), 0, "key {key}");
     }
+}
+
+#[test]
+fn a_pool_connects_from_its_source_addresses() {
+    let site = Site::with(Through::Copy, |setup| {
+        setup.pool("source = [\"127.0.0.5\", \"127.0.0.6\"]")
+    });
+    let sources: BTreeSet<String> = (0..4)
+        .map(|_| {
+            let (_, backend) = site.session();
+            let peer = backend.peer_addr().expect("a connected socket");
+            peer.ip().to_string()
+        })
+        .collect();
+    assert_eq!(
+        sources,
+        ["127.0.0.5", "127.0.0.6"].map(str::to_owned).into()
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod streams;
 
 pub(crate) use endings::{
     backend_closes_first, backend_resets, backend_resets_behind_a_backlog, client_closes_first,
-    client_resets, client_resets_behind_a_backlog,
+    client_resets, client_resets_behind_a_backlog, everything_at_once,
 };
 pub(crate) use pressure::{
     backend_talks_first, paused_backend, paused_client, urgent_data, urgent_data_in_the_first_frame,

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::site::{Site, Through};
-use crate::support::stream::{Checker, End, Stream, rest};
+use crate::support::stream::{Checker, End, Stream, frame, rest};
 use crate::support::{eventually, peers, proc};
 
 use super::{beside, result};
@@ -54,6 +54,28 @@ fn half_close_then_answer(first: &TcpStream, second: &TcpStream) {
         reply.expect_from_then_fin(first);
         result(&replied);
     });
+}
+
+/// Frame, bytes and FIN are all in the queue before anybody looks at it.
+pub(crate) fn everything_at_once(through: Through) {
+    let site = Site::new(through);
+    if let Some(tlb) = &site.tlb {
+        tlb.freeze();
+    }
+    let question = Stream::after(frame(21, 40), 21, 20_000);
+    let client = site.connect();
+    question.send(&client).expect("the client sends");
+    client.shutdown(Shutdown::Write).expect("the client's FIN");
+    await_acknowledged(&client);
+    if let Some(tlb) = &site.tlb {
+        tlb.thaw();
+    }
+    let (_, mut backend) = site.farm.accept();
+    question.expect_from_then_fin(&backend);
+    backend.write_all(b"answer").expect("the backend answers");
+    drop(backend);
+    Stream::after(b"answer".to_vec(), 0, 0).expect_from_then_fin(&client);
+    end_in_log(&site, "completed");
 }
 
 /// A client's reset reaches the backend as one, after the bytes before it.

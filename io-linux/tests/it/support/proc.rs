@@ -47,17 +47,45 @@ pub(crate) fn await_stopped(pid: u32) {
 }
 
 /// How many bytes the socket has taken that its peer's kernel has not acknowledged.
+#[track_caller]
 pub(crate) fn unacknowledged(stream: &TcpStream) -> usize {
     let local = as_in_proc(stream.local_addr().expect("a connected socket"));
     let peer = as_in_proc(stream.peer_addr().expect("a connected socket"));
+    sockets(|socket| {
+        let queue = socket.queues.split(':').next()?;
+        let wanted = socket.local == local && socket.peer == peer;
+        wanted.then(|| usize::from_str_radix(queue, 16).expect("a length in hex"))
+    })
+    .expect("the socket's line in /proc/net/tcp")
+}
+
+/// Whether a socket of this host waits for its connection to that address.
+pub(crate) fn is_connecting(to: SocketAddr) -> bool {
+    const SYN_SENT: &str = "02";
+    let to = as_in_proc(to);
+    sockets(|socket| (socket.peer == to && socket.state == SYN_SENT).then_some(())).is_some()
+}
+
+/// A line of `/proc/net/tcp`.
+struct Line<'a> {
+    local: &'a str,
+    peer: &'a str,
+    state: &'a str,
+    queues: &'a str,
+}
+
+/// The first answer that `look` gives to a socket of this host.
+fn sockets<T>(look: impl Fn(Line<'_>) -> Option<T>) -> Option<T> {
     let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-    table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-        .find(|columns| columns.len() > 4 && columns[1] == local && columns[2] == peer)
-        .and_then(|columns| columns[4].split(':').next())
-        .and_then(|queue| usize::from_str_radix(queue, 16).ok())
-        .expect("the socket's line in /proc/net/tcp")
+    table.lines().skip(1).find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        look(Line {
+            local: columns.next()?,
+            peer: columns.next()?,
+            state: columns.next()?,
+            queues: columns.next()?,
+        })
+    })
 }
 
 fn as_in_proc(address: SocketAddr) -> String {

@@ -18,6 +18,8 @@ pub(crate) enum Through {
     Copy,
     /// Through tlb's splicing relay.
     Splice,
+    /// Through the relay that chooses between the two as it goes.
+    Auto,
 }
 
 /// Sixteen backends that the test drives, and where clients come in.
@@ -50,6 +52,7 @@ impl Site {
             }
             Through::Copy => "relay = \"copy\"",
             Through::Splice => "relay = \"splice\"",
+            Through::Auto => "relay = \"auto\"",
         };
         let tlb = Tlb::start(&change(Setup::new(&addresses).top(relay)));
         Self {
