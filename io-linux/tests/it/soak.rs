@@ -21,6 +21,8 @@ const CLIENTS: usize = 8;
 /// One session in so many ends in order, which costs two ports for a minute; the others end by the
 /// client's reset.
 const IN_ORDER: usize = 4;
+/// Bytes of a frame.
+const FRAME: usize = 25;
 /// How much memory the second half may add.
 const GROWTH: u64 = 1024 * 1024;
 
@@ -41,9 +43,6 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
         while let Ok(1..) = stream.read(&mut buffer) {}
     }
 }
-
-/// Size of a frame.
-const FRAME: usize = 25;
 
 fn session(number: usize, port: u16) {
     // Ports are counted for each pair of addresses: eight of ours are enough for all sessions.
