@@ -3,7 +3,7 @@
 use std::env;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::PATIENCE;
-use super::tlb::Log;
+use super::tlb::{Log, Process};
 
 /// Set to `1`, a missing program is a failure.
 const REQUIRE: &str = "TLB_REQUIRE_PROGRAMS";
@@ -51,7 +51,7 @@ pub(crate) fn free_address(number: u8) -> SocketAddr {
 /// A program that serves until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
+    _process: Process,
 }
 
 impl Server {
@@ -65,18 +65,13 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let log = Log::of(child.stdout.take().expect("stdout is piped"));
-        let server = Self { child };
+        let server = Self {
+            _process: Process(child),
+        };
         log.await_line(&format!("{ready:?} of {command:?}"), |line| {
             line.contains(ready)
         });
         server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

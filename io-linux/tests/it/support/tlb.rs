@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -22,7 +22,7 @@ const TAIL: usize = 60;
 /// A running `tlb run`. Killed when dropped; a panicking test shows the end of its log.
 #[derive(Debug)]
 pub(crate) struct Tlb {
-    child: Child,
+    process: Process,
     log: Log,
     address: SocketAddr,
     config: PathBuf,
@@ -32,55 +32,43 @@ impl Tlb {
     /// Starts it, and waits until it listens.
     #[track_caller]
     pub(crate) fn start(setup: &Setup) -> Self {
-        Self::start_with(setup, |config| {
-            let mut command = Command::new(PROGRAM);
-            command
-                .args(["run", "--log-level", "debug", "-c"])
-                .arg(config);
-            command
-        })
+        Self::started(setup, |config| command(Some("debug"), config))
     }
 
     /// Starts it without a log line for each session that ends in order.
     #[track_caller]
     pub(crate) fn start_quiet(setup: &Setup) -> Self {
-        Self::start_with(setup, |config| {
-            let mut command = Command::new(PROGRAM);
-            command
-                .args(["run", "--log-level", "info", "-c"])
-                .arg(config);
-            command
-        })
+        Self::started(setup, |config| command(Some("info"), config))
     }
 
     /// Starts it with no more than `most` descriptors.
     #[track_caller]
     pub(crate) fn start_with_descriptors(setup: &Setup, most: u32) -> Self {
-        Self::start_with(setup, |config| {
-            let mut command = Command::new("sh");
-            command
-                .arg("-c")
-                .arg(format!("ulimit -n {most}; exec \"$@\""))
-                .args(["sh", PROGRAM, "run", "--log-level", "debug", "-c"])
-                .arg(config);
-            command
+        Self::started(setup, |config| {
+            let tlb = command(Some("debug"), config);
+            let mut limited = Command::new("sh");
+            limited
+                .args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"])
+                .arg(tlb.get_program())
+                .args(tlb.get_args());
+            limited
         })
     }
 
     #[track_caller]
-    fn start_with(setup: &Setup, command: impl FnOnce(&PathBuf) -> Command) -> Self {
-        let (config, mut child, log) = spawn(setup, command);
+    fn started(setup: &Setup, command: impl FnOnce(&Path) -> Command) -> Self {
+        let (config, mut process, log) = spawn(setup, command);
         let started =
             log.find_or_end(|line| line.contains("listening") && line.contains("address="));
         let Some(line) = started else {
-            let status = kill(&mut child);
+            let status = process.kill();
             panic!("tlb does not listen; {status}; it said:\n{}", log.tail());
         };
         let address = field(&line, "address")
             .and_then(|text| text.parse().ok())
             .unwrap_or_else(|| panic!("no address in: {line}"));
         Self {
-            child,
+            process,
             log,
             address,
             config,
@@ -90,12 +78,8 @@ impl Tlb {
     /// Runs it where it is expected to refuse: its exit status and everything it said.
     #[track_caller]
     pub(crate) fn run_to_end(setup: &Setup) -> (ExitStatus, String) {
-        let (config, mut child, log) = spawn(setup, |config| {
-            let mut command = Command::new(PROGRAM);
-            command.args(["run", "-c"]).arg(config);
-            command
-        });
-        let status = await_exit(&mut child);
+        let (config, mut process, log) = spawn(setup, |config| command(None, config));
+        let status = process.await_end();
         log.find_or_end(|_| false);
         let _ = fs::remove_file(config);
         (status, log.tail())
@@ -108,7 +92,7 @@ impl Tlb {
 
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// What it has logged.
@@ -118,7 +102,7 @@ impl Tlb {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, which: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
+        let pid = i32::try_from(self.process.0.id()).expect("process ids are positive");
         signal::kill(Pid::from_raw(pid), which).expect("the child has not been waited for");
     }
 
@@ -136,12 +120,12 @@ impl Tlb {
     /// Waits until it ends by itself.
     #[track_caller]
     pub(crate) fn await_exit(&mut self) -> ExitStatus {
-        await_exit(&mut self.child)
+        self.process.await_end()
     }
 
     /// Whether it is still there.
     pub(crate) fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.process.0.try_wait(), Ok(None))
     }
 
     /// Waits for the end of a session for this reason; its line in the log.
@@ -154,7 +138,7 @@ impl Tlb {
 
 impl Drop for Tlb {
     fn drop(&mut self) {
-        let status = kill(&mut self.child);
+        let status = self.process.kill();
         if thread::panicking() {
             eprintln!("tlb: {status}; the end of its log:\n{}", self.log.tail());
         }
@@ -162,10 +146,18 @@ impl Drop for Tlb {
     }
 }
 
-/// The binary under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tlb");
+/// The binary under test, told to run this file, and to log at this level.
+fn command(level: Option<&str>, config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tlb"));
+    command.arg("run").arg("-c").arg(config);
+    command.env_remove("RUST_LOG");
+    if let Some(level) = level {
+        command.args(["--log-level", level]);
+    }
+    command
+}
 
-fn spawn(setup: &Setup, command: impl FnOnce(&PathBuf) -> Command) -> (PathBuf, Child, Log) {
+fn spawn(setup: &Setup, command: impl FnOnce(&Path) -> Command) -> (PathBuf, Process, Log) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("it-{}-{number}.toml", std::process::id());
@@ -178,22 +170,34 @@ fn spawn(setup: &Setup, command: impl FnOnce(&PathBuf) -> Command) -> (PathBuf, 
         .spawn()
         .expect("tlb can be run");
     let log = Log::of(child.stderr.take().expect("stderr is piped"));
-    (config, child, log)
+    (config, Process(child), log)
 }
 
-#[track_caller]
-fn await_exit(child: &mut Child) -> ExitStatus {
-    eventually("tlb ends", || child.try_wait().expect("our own child"))
+/// A child that does not outlive us, whatever happens.
+#[derive(Debug)]
+pub(super) struct Process(pub(super) Child);
+
+impl Process {
+    #[track_caller]
+    fn await_end(&mut self) -> ExitStatus {
+        eventually("tlb ends", || self.0.try_wait().expect("our own child"))
+    }
+
+    /// Ends it if it has not ended, and reaps it: how it ended.
+    fn kill(&mut self) -> String {
+        let ended = matches!(self.0.try_wait(), Ok(Some(_)));
+        let _ = self.0.kill();
+        match self.0.wait() {
+            Ok(status) if ended => format!("it had ended by itself with {status}"),
+            Ok(_) => "it was still running".to_owned(),
+            Err(error) => format!("it cannot be waited for: {error}"),
+        }
+    }
 }
 
-/// Ends the child if it has not ended, and reaps it: how it ended.
-fn kill(child: &mut Child) -> String {
-    let ended = matches!(child.try_wait(), Ok(Some(_)));
-    let _ = child.kill();
-    match child.wait() {
-        Ok(status) if ended => format!("it had ended by itself with {status}"),
-        Ok(_) => "it was still running".to_owned(),
-        Err(error) => format!("it cannot be waited for: {error}"),
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
