@@ -1,6 +1,6 @@
 //! Two one-way machines that share two sockets: half-close, faults, back-pressure, and what is to be done next.
 //!
-//! A [`Duplex`] decides, a driver executes: it asks [`Duplex::next`] for one kernel call, makes it, and says what
+//! A [`Duplex`] decides, a driver executes: it asks [`Duplex::next_op`] for one kernel call, makes it, and says what
 //! came of it. Nothing but the outcome of a call changes what is known about a socket; what the event queue says
 //! ([`Duplex::ready`]) only makes calls worth trying.
 //!
@@ -205,7 +205,7 @@ impl Duplex {
     }
 
     /// The next call to make; `None` when only an event, a [`Duplex::look`] or nothing at all can bring work.
-    pub fn next(&mut self) -> Option<Op> {
+    pub fn next_op(&mut self) -> Option<Op> {
         if !self.relaying || self.is_finished() {
             return None;
         }

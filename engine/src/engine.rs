@@ -191,7 +191,7 @@ impl Engine {
         let phase = session.phase;
         match input {
             Input::Received { bytes, .. } if phase == Phase::Preread => {
-                self.received(now, id, bytes)
+                self.received(now, id, bytes);
             }
             Input::Ended { .. } if phase == Phase::Preread => self.ended(now, id),
             Input::ClientBroken { fault, .. } => {
@@ -205,10 +205,10 @@ impl Engine {
             Input::Connected { attempt, .. } if session.is_current(attempt) => {
                 self.connected(now, id.index());
             }
-            Input::ConnectFailed { attempt, fault, .. } if session.is_current(attempt) => {
-                if phase == Phase::Connecting {
-                    self.attempt_failed(now, id.index(), fault);
-                }
+            Input::ConnectFailed { attempt, fault, .. }
+                if session.is_current(attempt) && phase == Phase::Connecting =>
+            {
+                self.attempt_failed(now, id.index(), fault);
             }
             Input::Relayed {
                 attempt, report, ..

@@ -346,7 +346,7 @@ impl<I: Io> Driver<I> {
         let duplex = &mut link.duplex;
         let mut calls = 0;
         while calls < CALLS_PER_TURN
-            && let Some(op) = duplex.next()
+            && let Some(op) = duplex.next_op()
         {
             perform(&mut self.io, id, duplex, op);
             calls += 1;

@@ -133,7 +133,7 @@ impl World {
     /// Runs until nothing is to be done, at most `calls` calls.
     fn pump(&mut self, calls: usize) {
         for _ in 0..calls {
-            let Some(op) = self.duplex.next() else {
+            let Some(op) = self.duplex.next_op() else {
                 break;
             };
             self.calls += 1;
@@ -159,7 +159,7 @@ impl World {
 
     fn run(&mut self) {
         self.pump(10_000);
-        assert_eq!(self.duplex.next(), None, "it comes to rest");
+        assert_eq!(self.duplex.next_op(), None, "it comes to rest");
     }
 
     fn perform(&mut self, op: Op) {
@@ -529,15 +529,15 @@ fn urgent_data_is_got_past_by_one_copy() {
     };
     duplex.ready(Side::Backend, urgent);
     assert_eq!(
-        duplex.next(),
+        duplex.next_op(),
         Some(Op::Fill(Dir::Forward, Via::Splice)),
         "the client may have sent"
     );
     duplex.filled(Dir::Forward, Via::Splice, Outcome::WouldBlock);
-    assert_eq!(duplex.next(), Some(Op::Fill(Dir::Return, Via::Splice)));
+    assert_eq!(duplex.next_op(), Some(Op::Fill(Dir::Return, Via::Splice)));
     duplex.filled(Dir::Return, Via::Splice, Outcome::WouldBlock);
     assert_eq!(
-        duplex.next(),
+        duplex.next_op(),
         Some(Op::Fill(Dir::Return, Via::Copy)),
         "a splice stops at the mark"
     );
@@ -549,7 +549,7 @@ fn urgent_data_is_got_past_by_one_copy() {
             short: true,
         },
     );
-    assert_eq!(duplex.next(), Some(Op::Drain(Dir::Return)));
+    assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Return)));
     duplex.drained(
         Dir::Return,
         Outcome::Moved {
@@ -558,12 +558,12 @@ fn urgent_data_is_got_past_by_one_copy() {
         },
     );
     assert_eq!(
-        duplex.next(),
+        duplex.next_op(),
         Some(Op::Fill(Dir::Return, Via::Splice)),
         "a short read proves nothing"
     );
     duplex.filled(Dir::Return, Via::Splice, Outcome::WouldBlock);
-    assert_eq!(duplex.next(), None);
+    assert_eq!(duplex.next_op(), None);
 }
 
 #[test]
@@ -599,7 +599,7 @@ fn without_a_pipe_it_copies() {
     let mut duplex = Duplex::new(Mode::Splice);
     duplex.begin(0);
     duplex.filled(Dir::Forward, Via::Splice, Outcome::NoPipe);
-    assert_eq!(duplex.next(), Some(Op::Fill(Dir::Forward, Via::Copy)));
+    assert_eq!(duplex.next_op(), Some(Op::Fill(Dir::Forward, Via::Copy)));
     duplex.filled(
         Dir::Forward,
         Via::Copy,
@@ -608,7 +608,7 @@ fn without_a_pipe_it_copies() {
             short: false,
         },
     );
-    assert_eq!(duplex.next(), Some(Op::Drain(Dir::Forward)));
+    assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Forward)));
     duplex.drained(
         Dir::Forward,
         Outcome::Moved {
@@ -617,7 +617,7 @@ fn without_a_pipe_it_copies() {
         },
     );
     assert_eq!(
-        duplex.next(),
+        duplex.next_op(),
         Some(Op::Fill(Dir::Forward, Via::Splice)),
         "the next time it asks again"
     );
@@ -688,7 +688,7 @@ fn another_attempt_starts_afresh() {
     assert_eq!(world.report.broken, Some((Side::Backend, Fault::Reset)));
     world.duplex.abandon();
     assert!(!world.duplex.is_relaying());
-    assert_eq!((world.duplex.held(), world.duplex.next()), (0, None));
+    assert_eq!((world.duplex.held(), world.duplex.next_op()), (0, None));
     world.socks[1] = Sock {
         room: 1000,
         ..Sock::default()

@@ -1,6 +1,7 @@
 //! Black-box tests of the `tlb` binary on the real kernel, over loopback.
 
 mod affinity;
+mod config;
 mod failover;
 mod harness;
 mod iperf3;
