@@ -1,7 +1,8 @@
-//! A tlb that speaks a protocol of its own: everything that `tlb` does, and one more unpack for `unpack = "..."`.
+//! A tlb that speaks a protocol of its own: everything that `tlb` does, and one more unpack for
+//! `unpack = "..."`.
 //!
-//! The protocol is made of netstrings: a decimal length, a colon, so many bytes, and a comma. The bytes of the first one
-//! are the key:
+//! The protocol is made of netstrings: a decimal length, a colon, so many bytes, and a comma. The
+//! bytes of the first one are the key:
 //!
 //! ```text
 //! 7:plant-4,...
@@ -19,7 +20,10 @@
 //!
 //! [[pool]]
 //! name = "plants"
-//! backends = [{ id = "a", address = "127.0.0.11:7001" }, { id = "b", address = "127.0.0.12:7001" }]
+//! backends = [
+//!   { id = "a", address = "127.0.0.11:7001" },
+//!   { id = "b", address = "127.0.0.12:7001" },
+//! ]
 //!
 //! $ cargo run --release -p tlb-io-linux --example custom_unpack -- run -c netstring.toml
 //! ```

@@ -1,8 +1,9 @@
-//! tlb, a content-aware TCP load balancer for Linux: the binary's parts, for programs that bring their own.
+//! tlb, a content-aware TCP load balancer for Linux: the binary's parts, for programs that bring
+//! their own.
 //!
-//! A client's first bytes pick its backend. What they mean is said by a framing of the configuration or by an
-//! [`Unpack`](tlb_engine::unpack::Unpack) of one's own, which a program registers by name before it does what the
-//! binary does:
+//! A client's first bytes pick its backend. What they mean is said by a framing of the
+//! configuration or by an [`Unpack`](tlb_engine::unpack::Unpack) of one's own, which a program
+//! registers by name before it does what the binary does:
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -30,9 +31,9 @@
 //! }
 //! ```
 //!
-//! A program with a command line of its own loads [`Settings`](config_file::Settings) and gives them to a
-//! [`Server`](server::Server), which either owns the process ([`run`](server::Server::run)) or is a part of it
-//! ([`start`](server::Server::start)).
+//! A program with a command line of its own loads [`Settings`](config_file::Settings) and gives
+//! them to a [`Server`](server::Server), which either owns the process
+//! ([`run`](server::Server::run)) or is a part of it ([`start`](server::Server::start)).
 
 pub mod cli;
 pub mod config_file;

@@ -1,7 +1,7 @@
 //! Pipes for splicing, lent to a direction only while bytes are in flight.
 //!
-//! An idle session holds no pipe: two of them would cost it four descriptors and, without privilege, all pipes of a
-//! user share 64 MiB (`pipe-user-pages-soft`).
+//! An idle session holds no pipe: two of them would cost it four descriptors and, without
+//! privilege, all pipes of a user share 64 MiB (`pipe-user-pages-soft`).
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use std::os::fd::AsFd;
 
-/// What a pipe is asked to hold. Measured best without privilege; the kernel may round or refuse it.
+/// What a pipe is asked to hold. Measured best without privilege; the kernel may round or refuse
+/// it.
 const CAPACITY: i32 = 256 * 1024;
 
 /// A pipe below this is worse than the copying buffer, which has as much.
@@ -49,8 +50,8 @@ impl Pipe {
         self.held as usize
     }
 
-    /// Moves up to `most` bytes from a socket into the pipe. `EAGAIN`: the socket is empty *or* the pipe is full,
-    /// which the caller tells apart by [`Pipe::held`].
+    /// Moves up to `most` bytes from a socket into the pipe. `EAGAIN`: the socket is empty *or* the
+    /// pipe is full, which the caller tells apart by [`Pipe::held`].
     pub(crate) fn fill(&mut self, source: &impl AsFd, most: usize) -> nix::Result<usize> {
         let moved = move_bytes(source, &self.write, most)?;
         self.held += moved as u32;
@@ -76,7 +77,8 @@ fn move_bytes(from: &impl AsFd, to: &impl AsFd, most: usize) -> nix::Result<usiz
     }
 }
 
-/// The pipes of one worker: made when first needed, kept for the next one that needs one, never more than `limit`.
+/// The pipes of one worker: made when first needed, kept for the next one that needs one, never
+/// more than `limit`.
 #[derive(Debug)]
 pub(crate) struct PipePool {
     idle: Vec<Pipe>,

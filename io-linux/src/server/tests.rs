@@ -36,7 +36,8 @@ fn settings(top: &str, backends: &[(&str, String)]) -> Settings {
     Settings::parse("test.toml", &text, &UnpackRegistry::new()).unwrap()
 }
 
-/// A backend that says its name, then echoes until the client's stream ends. It ends with its listener's process.
+/// A backend that says its name, then echoes until the client's stream ends. It ends with its
+/// listener's process.
 fn echo(name: &'static str) -> (&'static str, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
