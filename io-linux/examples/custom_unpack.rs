@@ -30,8 +30,8 @@
 
 use std::process::ExitCode;
 
+use tlb::engine::unpack::{Reject, Status, Target, Unpack};
 use tlb::registry::UnpackRegistry;
-use tlb_engine::unpack::{Reject, Status, Target, Unpack};
 
 /// The most digits that a length may have.
 const DIGITS: usize = 4;

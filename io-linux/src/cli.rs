@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command};
 use crate::config_file::Settings;
+use crate::demo;
 use crate::logging;
 use crate::registry::UnpackRegistry;
+use crate::server::Server;
 
 mod args;
 mod check;
@@ -36,14 +39,16 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             return ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2));
         }
     };
-    logging::init(cli.log_level.map(Into::into));
+    // The demo speaks for itself.
+    let quiet = matches!(cli.command, Command::Demo).then_some(LevelFilter::ERROR);
+    logging::init(cli.log_level.map(Into::into).or(quiet));
     match cli.command {
         Command::Run(run) => match load(&run.config.path, registered) {
             Ok(mut settings) => {
                 if let Some(workers) = run.workers {
                     settings.workers = Some(usize::from(workers));
                 }
-                dispatch::run(settings)
+                serve(settings)
             }
             Err(code) => code,
         },
@@ -51,28 +56,18 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             Ok(settings) => checked(&check.config.path, &settings),
             Err(code) => code,
         },
-        Command::Demo => dispatch::demo(),
+        Command::Demo => demo::main(),
     }
 }
 
-/// Where the commands that serve begin.
-mod dispatch {
-    use super::{ExitCode, Settings, complain};
-    use crate::server::Server;
-
-    pub(super) fn run(settings: Settings) -> ExitCode {
-        match Server::new(settings).run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                complain(&format!("error: {error}"));
-                ExitCode::from(error.exit_code())
-            }
+/// Serves until a signal ends it.
+fn serve(settings: Settings) -> ExitCode {
+    match Server::new(settings).run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
         }
-    }
-
-    pub(super) fn demo() -> ExitCode {
-        tracing::error!("this build has no server");
-        ExitCode::FAILURE
     }
 }
 
