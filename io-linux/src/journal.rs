@@ -31,7 +31,8 @@ impl Journal {
         journal
     }
 
-    /// Learns the names of a new roster. Those of the last one are still known, as sessions outlive rosters.
+    /// Learns the names of a new roster. Those of the last one are still known, as sessions outlive
+    /// rosters.
     pub(crate) fn learn(&mut self, roster: &Arc<Roster>) {
         let last = std::mem::replace(&mut self.roster, Arc::clone(roster));
         self.backends = [&last, roster]
