@@ -8,8 +8,10 @@ use clap::Parser;
 
 use self::args::{Cli, Command};
 use crate::config_file::Settings;
+use crate::demo;
 use crate::logging;
 use crate::registry::UnpackRegistry;
+use crate::server::Server;
 
 mod args;
 mod check;
@@ -43,7 +45,7 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
                 if let Some(workers) = run.workers {
                     settings.workers = Some(usize::from(workers));
                 }
-                dispatch::run(settings)
+                serve(settings)
             }
             Err(code) => code,
         },
@@ -51,22 +53,18 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             Ok(settings) => checked(&check.config.path, &settings),
             Err(code) => code,
         },
-        Command::Demo => dispatch::demo(),
+        Command::Demo => demo::main(),
     }
 }
 
-/// Where the commands that serve begin.
-mod dispatch {
-    use super::{ExitCode, Settings};
-
-    pub(super) fn run(_settings: Settings) -> ExitCode {
-        tracing::error!("this build has no server");
-        ExitCode::FAILURE
-    }
-
-    pub(super) fn demo() -> ExitCode {
-        tracing::error!("this build has no server");
-        ExitCode::FAILURE
+/// Serves until a signal ends it.
+fn serve(settings: Settings) -> ExitCode {
+    match Server::new(settings).run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 
