@@ -159,8 +159,6 @@ fn a_backend_that_comes_back_gets_its_keys_back() {
     drop(tlb);
     // Those that would be its own had it never been away.
     let fresh = Tlb::start(&setup);
-    let expected: Vec<u8> = (0..KEYS)
-        .map(|key| owner(fresh.address(), key))
-        .collect();
+    let expected: Vec<u8> = (0..KEYS).map(|key| owner(fresh.address(), key)).collect();
     assert_eq!(with, expected);
 }
