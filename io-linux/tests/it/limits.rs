@@ -132,15 +132,16 @@ fn an_idle_session_ends() {
     let (mut client, mut backend) = site.session();
     // Either way's bytes keep it alive for longer than the timeout.
     let started = Instant::now();
+    let mut idle = started;
     while started.elapsed() < Duration::from_secs(2) {
         client.write_all(b"+").expect("the client sends");
         Stream::after(b"+".to_vec(), 0, 0).expect_from(&backend);
         backend.write_all(b"-").expect("the backend sends");
+        idle = Instant::now();
         Stream::after(b"-".to_vec(), 0, 0).expect_from(&client);
         // The pace of the scenario.
         thread::sleep(Duration::from_millis(100));
     }
-    let idle = Instant::now();
     let (bytes, _) = rest(&client);
     assert_eq!(bytes, []);
     assert_lasted(idle, Duration::from_secs(1));
