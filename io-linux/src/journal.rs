@@ -93,7 +93,7 @@ impl Journal {
                         "return" = closed.back,
                         skipped = closed.skipped,
                         attempts = closed.attempts,
-                        ms = closed.lasted.as_secs_f64() * 1e3,
+                        ms = %format_args!("{:.3}", closed.lasted.as_secs_f64() * 1e3),
                         "session closed"
                     );
                 }
