@@ -9,7 +9,8 @@ pub(super) type Span = Range<usize>;
 
 /// Most findings that one file brings: beyond it, more would help nobody.
 const FINDINGS: usize = 100;
-/// Columns of source that an excerpt shows at most. Longer lines (JSON on one line) are cut around the place.
+/// Columns of source that an excerpt shows at most. Longer lines (JSON on one line) are cut around
+/// the place.
 const EXCERPT: usize = 120;
 /// Columns that a tab takes in an excerpt.
 const TAB: &str = "    ";
@@ -64,8 +65,9 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, or doubtful, with a configuration file.
 ///
-/// Its `Display` is many lines long, in the manner of a compiler: what is wrong, the file, line and column, the line
-/// itself with carets under the place, and how to put it right. It ends without a line break.
+/// Its `Display` is many lines long, in the manner of a compiler: what is wrong, the file, line and
+/// column, the line itself with carets under the place, and how to put it right. It ends without a
+/// line break.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     severity: Severity,
@@ -151,7 +153,8 @@ fn show(f: &mut fmt::Formatter<'_>, place: &Place, gutter: usize) -> fmt::Result
     write!(f, "\n{:gutter$} | {:before$}{:^<width$}", "", "", "")
 }
 
-/// Why a configuration cannot be used: at least one error, and the warnings found on the way, by their place.
+/// Why a configuration cannot be used: at least one error, and the warnings found on the way, by
+/// their place.
 #[derive(Clone, Debug)]
 pub struct ConfigErrors {
     file: String,
@@ -259,7 +262,8 @@ impl<'s> Report<'s> {
     }
 
     fn add(&mut self, severity: Severity, span: &Span, message: String) -> &mut Diagnostic {
-        // An error is kept even where warnings have taken all the room: it is why the file is refused.
+        // An error is kept even where warnings have taken all the room: it is why the file is
+        // refused.
         let first_error = severity == Severity::Error && self.errors == 1;
         if self.found.len() >= FINDINGS && !first_error {
             return &mut self.overflow;
@@ -280,7 +284,14 @@ impl<'s> Report<'s> {
         self.found.into_iter().map(|(_, one)| one).collect()
     }
 
-    /// The place of a span; where it covers several lines, only the part in its first line is marked.
+    /// What was written there.
+    pub(super) fn text(&self, span: &Span) -> &'s str {
+        let (from, to) = (floor(self.text, span.start), floor(self.text, span.end));
+        &self.text[from..to.max(from)]
+    }
+
+    /// The place of a span; where it covers several lines, only the part in its first line is
+    /// marked.
     pub(super) fn place(&self, span: &Span) -> Place {
         let start = floor(self.text, span.start);
         let line = self.lines.partition_point(|&begin| begin <= start) - 1;
@@ -312,8 +323,8 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// What to show of a line whose `width` characters after the first `before` are to be marked, and which columns of it
-/// those are.
+/// What to show of a line whose `width` characters after the first `before` are to be marked, and
+/// which columns of it those are.
 fn excerpt(line: &str, before: usize, width: usize) -> (String, (usize, usize)) {
     let cut = line.chars().nth(EXCERPT).is_some();
     let skipped = if cut {

@@ -1,4 +1,5 @@
-//! The `config.json` of the original program that tlb counts as its ancestor: a port, and backends with weights.
+//! The `config.json` of the original program that tlb counts as its ancestor: a port, and backends
+//! with weights.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,17 +31,23 @@ pub(super) fn recognise(entries: &[Entry]) -> bool {
 /// Reads it into what it means today.
 pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> Option<Settings> {
     let mut table = Table::new(&ORIGINAL, span.clone(), entries);
-    let port = table.need("port", "\"port\": \"2048\"", report);
+    let port = table.need("port", "\"port\": \"2048\"");
     let port = port.and_then(|node| read_port(node, report));
     let example = "\"backend\": {\"192.168.2.115:22048\": 2}";
-    let backends = table.need("backend", example, report);
+    let backends = table.need("backend", example);
     let backends = backends.and_then(|node| read_backends(node, report));
     table.finish(report);
 
     let place = entries.first().map_or(span, |entry| &entry.key_span);
     report
-        .warning(place, "the key of this form reaches from byte 19 to the frame's end")
-        .help("it includes payload and check bytes, so it may change from frame to frame of one device")
+        .warning(
+            place,
+            "in this form, the key is all from byte 19 to the frame's end",
+        )
+        .help(
+            "it includes payload and check bytes, \
+             so it may change from frame to frame of one device",
+        )
         .help(
             "write a TOML configuration whose unpack has a key length, as in \
              key = { offset = 19, length = 4 }",

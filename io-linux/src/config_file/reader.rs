@@ -17,7 +17,7 @@ pub(super) struct Kind {
 }
 
 pub(super) static TOP: Kind = Kind {
-    what: "the top level",
+    what: "the configuration",
     keys: &[
         "listener",
         "unpack",
@@ -94,7 +94,7 @@ pub(super) static KEY: Kind = Kind {
 };
 
 /// In the order in which a key's home is looked for.
-static KINDS: [&Kind; 9] = [
+pub(super) static KINDS: [&Kind; 9] = [
     &TOP,
     &LISTENER,
     &POOL,
@@ -218,52 +218,68 @@ pub(super) fn either(words: &[&str]) -> String {
     }
 }
 
+/// The key of `kind` that `key`, which is none, was probably meant to be.
+fn meant(kind: &'static Kind, key: &str) -> Option<&'static str> {
+    let synonym = SYNONYMS.iter().find(|(words, _)| words.contains(&key));
+    let meant = synonym.and_then(|(_, meant)| meant.iter().find(|key| kind.keys.contains(key)));
+    match meant {
+        Some(meant) => Some(meant),
+        None if homes(key).next().is_some() => None,
+        None => nearest(key, kind.keys.iter().copied()),
+    }
+}
+
+/// The kinds of table that have a key.
+fn homes(key: &str) -> impl Iterator<Item = &'static Kind> {
+    KINDS
+        .into_iter()
+        .filter(move |kind| kind.keys.contains(&key))
+}
+
 /// What to say of a key that a table does not have.
-fn unknown(found: &mut Diagnostic, kind: &Kind, key: &str) {
-    let synonym = || {
-        let (_, meant) = SYNONYMS.iter().find(|(words, _)| words.contains(&key))?;
-        meant.iter().copied().find(|key| kind.keys.contains(key))
-    };
-    let home = || {
-        KINDS
-            .iter()
-            .filter(|kind| kind.keys.contains(&key))
-            .map(|home| home.what)
-            .collect::<Vec<_>>()
-    };
-    let homes = home();
-    if let Some(meant) = synonym() {
-        found.help(format!("here it is called `{meant}`"));
+fn unknown(found: &mut Diagnostic, kind: &Kind, key: &str, meant: Option<&str>) {
+    let homes: Vec<&str> = homes(key).map(|home| home.what).collect();
+    if let Some(meant) = meant {
+        found.help(format!("did you mean `{meant}`?"));
     } else if !homes.is_empty() {
         found.help(format!(
             "{} is a key of {}",
             quote(key),
             homes.join(" and of ")
         ));
-    } else if let Some(meant) = nearest(key, kind.keys.iter().copied()) {
-        found.help(format!("did you mean `{meant}`?"));
     }
     let keys: Vec<String> = kind.keys.iter().map(|key| format!("`{key}`")).collect();
-    found.help(format!("the keys of {} are {}", kind.what, keys.join(", ")));
+    found.help(format!("the keys here are {}", keys.join(", ")));
 }
 
 /// A table whose keys are taken one by one.
+///
+/// A key that is unknown, but close to one that is not given, is read as that one: so the error
+/// about its name is the only one it brings, and what is wrong with its value is found too.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
     kind: &'static Kind,
     /// Where the table itself is, for what is missing in it.
     span: Span,
     entries: &'t [Entry],
-    taken: Vec<bool>,
+    /// For each entry of an unknown key, the known one that was probably meant.
+    meant: Vec<Option<&'static str>>,
+    /// Required keys that are not given, and how each could look.
+    missing: Vec<(&'static str, &'static str)>,
 }
 
 impl<'t> Table<'t> {
     pub(super) fn new(kind: &'static Kind, span: Span, entries: &'t [Entry]) -> Self {
+        let meant = |entry: &Entry| {
+            let unknown = !kind.keys.contains(&entry.key.as_str());
+            unknown.then(|| meant(kind, &entry.key)).flatten()
+        };
         Self {
             kind,
             span,
             entries,
-            taken: vec![false; entries.len()],
+            meant: entries.iter().map(meant).collect(),
+            missing: Vec::new(),
         }
     }
 
@@ -281,38 +297,31 @@ impl<'t> Table<'t> {
     }
 
     /// The value of `key`, if it is given.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Node> {
+    pub(super) fn take(&self, key: &'static str) -> Option<&'t Node> {
         debug_assert!(self.kind.keys.contains(&key), "{key} is listed");
-        let at = self.entries.iter().position(|entry| entry.key == key)?;
-        self.taken[at] = true;
-        Some(&self.entries[at].node)
+        let given = self.entries.iter().position(|entry| entry.key == key);
+        let at = given.or_else(|| self.meant.iter().position(|meant| *meant == Some(key)));
+        at.map(|at| &self.entries[at].node)
     }
 
     /// Where the value of `key` is; the table itself, if it is not given.
-    pub(super) fn span_of(&self, key: &str) -> Span {
-        let entry = self.entries.iter().find(|entry| entry.key == key);
-        entry.map_or_else(|| self.span.clone(), |entry| entry.node.span.clone())
+    pub(super) fn span_of(&self, key: &'static str) -> Span {
+        self.take(key).map_or(&self.span, |node| &node.span).clone()
     }
 
-    /// The value of `key`; without it, an error that shows `example`.
-    pub(super) fn need(
-        &mut self,
-        key: &'static str,
-        example: &str,
-        report: &mut Report<'_>,
-    ) -> Option<&'t Node> {
+    /// The value of `key`; without it, [`Table::finish`] notes an error that shows `example`.
+    pub(super) fn need(&mut self, key: &'static str, example: &'static str) -> Option<&'t Node> {
         let node = self.take(key);
         if node.is_none() {
-            report
-                .error(&self.span, format!("{} has no `{key}`", self.kind.what))
-                .help(format!("add `{key}`, as in {example}"));
+            self.missing.push((key, example));
         }
         node
     }
 
-    /// The value of `key` as `read` sees it, or `default` where it is not given (or wrong, which is then noted).
+    /// The value of `key` as `read` sees it, or `default` where it is not given (or wrong, which is
+    /// then noted).
     pub(super) fn get<T>(
-        &mut self,
+        &self,
         key: &'static str,
         default: T,
         report: &mut Report<'_>,
@@ -322,16 +331,18 @@ impl<'t> Table<'t> {
         value.unwrap_or(default)
     }
 
-    /// Notes every key that nobody took.
+    /// Notes every key that is missing and every one that is unknown.
     pub(super) fn finish(self, report: &mut Report<'_>) {
-        for (entry, taken) in self.entries.iter().zip(self.taken) {
-            if !taken {
+        for (key, example) in self.missing {
+            report
+                .error(&self.span, format!("{} has no `{key}`", self.kind.what))
+                .help(format!("add {example}"));
+        }
+        for (entry, meant) in self.entries.iter().zip(self.meant) {
+            if !self.kind.keys.contains(&entry.key.as_str()) {
                 let message = format!("unknown key {} in {}", quote(&entry.key), self.kind.what);
-                unknown(
-                    report.error(&entry.key_span, message),
-                    self.kind,
-                    &entry.key,
-                );
+                let error = report.error(&entry.key_span, message);
+                unknown(error, self.kind, &entry.key, meant);
             }
         }
     }
@@ -347,6 +358,12 @@ pub(super) fn wrong_kind<'r>(
         &node.span,
         format!("expected {expected}, found {}", node.kind()),
     )
+}
+
+/// Notes that a value is of the right kind, but too small or too large.
+pub(super) fn out_of_range<'r>(node: &Node, report: &'r mut Report<'_>) -> &'r mut Diagnostic {
+    let message = format!("{} is out of range", quote(report.text(&node.span)));
+    report.error(&node.span, message)
 }
 
 /// A string; `example` shows one.
@@ -443,9 +460,7 @@ where
         .ok()
         .filter(|value| range.contains(value));
     if value.is_none() {
-        report
-            .error(&node.span, "out of range")
-            .help(format!("write a whole number of {bounds}"));
+        out_of_range(node, report).help(format!("write a whole number of {bounds}"));
     }
     value
 }
@@ -486,9 +501,7 @@ pub(super) fn duration(
         return Some(value);
     }
     let (from, to) = (ShowDuration(*range.start()), ShowDuration(*range.end()));
-    report
-        .error(&node.span, "duration out of range")
-        .help(format!("write one of \"{from}\" to \"{to}\""));
+    out_of_range(node, report).help(format!("write a duration of \"{from}\" to \"{to}\""));
     None
 }
 
@@ -533,9 +546,7 @@ pub(super) fn size(
             ShowSize(*range.start() as u64),
             ShowSize(*range.end() as u64),
         );
-        report
-            .error(&node.span, "size out of range")
-            .help(format!("write one of \"{from}\" to \"{to}\""));
+        out_of_range(node, report).help(format!("write a size of \"{from}\" to \"{to}\""));
     }
     bytes
 }

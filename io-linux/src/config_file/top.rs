@@ -41,7 +41,7 @@ pub(super) fn read(
     });
     let pool_list = table.take("pool");
     let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
-    let listener_list = table.need("listener", "[[listener]] with name, bind and pool", report);
+    let listener_list = table.need("listener", "a [[listener]] with name, bind and pool");
     let mut known = Known {
         framings: &mut framings,
         pools: &mut pools,

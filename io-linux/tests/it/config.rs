@@ -1,4 +1,5 @@
-//! Configuration files as the binary sees them: every mistake gives its message, its place and exit code 78.
+//! Configuration files as the binary sees them: every mistake gives its message, its place and exit
+//! code 78.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -63,7 +64,13 @@ fn every_snapshot_is_what_check_says() {
     let directory = snapshots();
     let mut names: Vec<String> = fs::read_dir(&directory)
         .expect("the snapshots")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
         .filter(|name| !name.ends_with(".stderr"))
         .collect();
     names.sort();
@@ -78,7 +85,11 @@ fn every_snapshot_is_what_check_says() {
             fs::write(&file, &seen).expect("the snapshot is written");
         }
         let expected = fs::read_to_string(&file).unwrap_or_default();
-        let code = if stem.starts_with("warn-") { 0 } else { EXIT_CONFIG };
+        let code = if stem.starts_with("warn-") {
+            0
+        } else {
+            EXIT_CONFIG
+        };
         if output.status.code() != Some(code) {
             wrong.push(format!("{name}: {}, not {code}\n{seen}", output.status));
         } else if seen != expected {
@@ -106,10 +117,22 @@ fn a_file_that_cannot_be_read_is_named_with_the_cause() {
     scratch.write("latin1.toml", b"# caf\xe9\n");
     scratch.write("huge.toml", "#\n".repeat((8 << 20) + 1));
     for (name, message, help) in [
-        ("none.toml", "cannot read none.toml: No such file", "TLB_CONFIG"),
+        (
+            "none.toml",
+            "cannot read none.toml: No such file",
+            "TLB_CONFIG",
+        ),
         (".", "cannot read .: Is a directory", "regular file"),
-        ("latin1.toml", "latin1.toml is not UTF-8: see line 1", "save the file in UTF-8"),
-        ("huge.toml", "huge.toml is larger than 16 MiB", "is this the configuration?"),
+        (
+            "latin1.toml",
+            "latin1.toml is not UTF-8: see line 1",
+            "save the file in UTF-8",
+        ),
+        (
+            "huge.toml",
+            "huge.toml is larger than 16 MiB",
+            "is this the configuration?",
+        ),
     ] {
         let output = tlb(&scratch.0, &["check", "-c", name]);
         let seen = stderr(&output);
@@ -131,7 +154,10 @@ fn a_fine_configuration_is_summed_up() {
     scratch.write("fine.toml", station(([127, 0, 0, 1], 0).into()));
     let output = tlb(&scratch.0, &["check", "-c", "fine.toml"]);
     assert_eq!(stderr(&output), "");
-    assert_eq!(stdout(&output), "fine.toml: ok (1 listener, 1 pool, 2 backends)\n");
+    assert_eq!(
+        stdout(&output),
+        "fine.toml: ok (1 listener, 1 pool, 2 backends)\n"
+    );
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -159,7 +185,8 @@ fn a_port_that_is_taken_is_named_with_its_listener() {
     assert_eq!(
         stderr(&output),
         format!(
-            "error: listener `devices` cannot listen on {address}: Address already in use (os error 98)\n  \
+            "error: listener `devices` cannot listen on {address}: \
+             Address already in use (os error 98)\n  \
              = help: something listens there already, perhaps another tlb; \
              see it with: ss -ltnp 'sport = :{port}'\n"
         )
@@ -181,7 +208,12 @@ fn an_address_of_another_host_is_refused() {
 #[test]
 fn usage_errors_have_their_own_exit_code_and_help_tells_all_of_them() {
     let here = snapshots();
-    for args in [&[][..], &["serve"], &["run"], &["check", "-c", "x", "--workers", "1"]] {
+    for args in [
+        &[][..],
+        &["serve"],
+        &["run"],
+        &["check", "-c", "x", "--workers", "1"],
+    ] {
         let output = tlb(&here, args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(stderr(&output).contains("Usage: tlb"), "{args:?}");
