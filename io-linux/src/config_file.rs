@@ -53,6 +53,7 @@ mod listeners;
 mod original;
 mod pools;
 mod reader;
+mod table;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -166,7 +167,7 @@ impl Settings {
         let refuse = |message: String, help: &str| {
             let mut error = Diagnostic::whole_file(message);
             error.help(help);
-            Err(ConfigErrors::new(&name, vec![error]))
+            Err(ConfigErrors::whole_file(&name, error))
         };
         let bytes = match read(path) {
             Ok(bytes) => bytes,
@@ -214,15 +215,12 @@ impl Settings {
                 top::read(&entries, registered, &mut report)
             }
         });
-        let failed = report.failed();
-        let found = report.finish();
-        match settings {
-            Some(settings) if !failed => Ok(Self {
-                warnings: found,
-                ..settings
-            }),
-            _ => Err(ConfigErrors::new(name, found)),
-        }
+        let warnings = report.finish()?;
+        let settings = settings.expect("without an error there are settings");
+        Ok(Self {
+            warnings,
+            ..settings
+        })
     }
 }
 

@@ -159,17 +159,21 @@ fn show(f: &mut fmt::Formatter<'_>, place: &Place, gutter: usize) -> fmt::Result
 pub struct ConfigErrors {
     file: String,
     found: Vec<Diagnostic>,
+    /// How many more there were.
+    dropped: usize,
 }
 
 impl ConfigErrors {
-    pub(super) fn new(file: &str, found: Vec<Diagnostic>) -> Self {
+    /// The one about a file as a whole.
+    pub(super) fn whole_file(file: &str, error: Diagnostic) -> Self {
         Self {
             file: file.to_owned(),
-            found,
+            found: vec![error],
+            dropped: 0,
         }
     }
 
-    /// What was found, in the file's order.
+    /// What was found, in the file's order; of very many, the first.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.found
     }
@@ -190,6 +194,9 @@ impl fmt::Display for ConfigErrors {
         write!(f, "{}: {errors}", self.file)?;
         if warnings > 0 {
             write!(f, ", {}", count(warnings, "warning"))?;
+        }
+        if self.dropped > 0 {
+            write!(f, ", and {} more", self.dropped)?;
         }
         Ok(())
     }
@@ -233,6 +240,7 @@ pub(super) struct Report<'s> {
     errors: usize,
     /// Takes what is over [`FINDINGS`].
     overflow: Diagnostic,
+    dropped: usize,
 }
 
 impl<'s> Report<'s> {
@@ -247,6 +255,7 @@ impl<'s> Report<'s> {
             found: Vec::new(),
             errors: 0,
             overflow: Diagnostic::whole_file(""),
+            dropped: 0,
         }
     }
 
@@ -266,6 +275,8 @@ impl<'s> Report<'s> {
         // refused.
         let first_error = severity == Severity::Error && self.errors == 1;
         if self.found.len() >= FINDINGS && !first_error {
+            self.dropped += 1;
+            self.overflow = Diagnostic::whole_file("");
             return &mut self.overflow;
         }
         let diagnostic = Diagnostic::new(severity, message, Some(self.place(span)));
@@ -278,10 +289,18 @@ impl<'s> Report<'s> {
         self.errors > 0
     }
 
-    /// What was found, ordered by place.
-    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
+    /// What was found, ordered by place: warnings if nothing else was, else errors.
+    pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, ConfigErrors> {
         self.found.sort_by_key(|(at, _)| *at);
-        self.found.into_iter().map(|(_, one)| one).collect()
+        let found = self.found.into_iter().map(|(_, one)| one).collect();
+        if self.errors == 0 {
+            return Ok(found);
+        }
+        Err(ConfigErrors {
+            file: self.file.to_owned(),
+            found,
+            dropped: self.dropped,
+        })
     }
 
     /// What was written there.
@@ -363,7 +382,7 @@ mod tests {
     fn shown(text: &str, span: Span) -> String {
         let mut report = Report::new("f", text);
         report.error(&span, "wrong").help("do right");
-        report.finish()[0].to_string()
+        report.finish().expect_err("an error").found[0].to_string()
     }
 
     #[test]
@@ -435,7 +454,13 @@ mod tests {
         report.error(&(1..2), "wrong");
         report.error(&(0..1), "too many");
         assert!(report.failed());
-        let found = report.finish();
+        let errors = report.finish().expect_err("an error");
+        let shown = errors.to_string();
+        assert!(
+            shown.ends_with("f: 1 error, 100 warnings, and 6 more"),
+            "{shown}"
+        );
+        let found = errors.diagnostics();
         assert_eq!(found.len(), FINDINGS + 1);
         assert_eq!(found[0].message(), "wrong");
         assert_eq!(found[0].place().map(Place::column), Some(2));

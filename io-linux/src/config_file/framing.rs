@@ -9,7 +9,8 @@ use tlb_engine::unpack::{
 };
 
 use super::diagnostic::{Report, Span, quote};
-use super::reader::{self, DELIMITED, FIXED, KEY, Kind, LENGTH, LENGTH_FIELD, Table};
+use super::reader;
+use super::table::{DELIMITED, FIXED, KEY, Kind, LENGTH, LENGTH_FIELD, Table};
 use super::tree::{Entry, Node, Value};
 use super::values;
 use super::{LARGEST, PREREAD_LIMIT_MAX};
@@ -242,7 +243,7 @@ fn read_key(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Key> {
 
 /// The framing of the original's `config.json`: `*`, a big-endian u32 L, L bytes, 2 bytes of check.
 /// The key is all from byte 19 to the frame's end.
-pub(super) fn original() -> Result<Arc<dyn Unpack>, FrameSpecError> {
+pub(super) fn original() -> Arc<dyn Unpack> {
     let length = Length {
         offset: 1,
         width: 4,
@@ -253,10 +254,6 @@ pub(super) fn original() -> Result<Arc<dyn Unpack>, FrameSpecError> {
         offset: 19,
         length: None,
     };
-    Ok(Arc::new(LengthField::new(
-        b"*",
-        length,
-        key,
-        FrameSize::default(),
-    )?))
+    let framing = LengthField::new(b"*", length, key, FrameSize::default());
+    Arc::new(framing.expect("these constants describe a framing"))
 }

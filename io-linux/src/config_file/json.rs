@@ -320,7 +320,10 @@ mod tests {
         let mut report = Report::new("x.json", text);
         match parse(text, &mut report) {
             Some(node) => Ok(node.value),
-            None => Err(report.finish()[0].message().to_owned()),
+            None => {
+                let errors = report.finish().expect_err("an error is noted");
+                Err(errors.diagnostics()[0].message().to_owned())
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use tlb_engine::ids::PoolId;
 
 use super::diagnostic::{Report, Span, quote};
 use super::listeners::KEEPALIVE;
-use super::reader::{self, Kind, Table};
+use super::reader;
+use super::table::{self, Kind, Table};
 use super::tree::{Entry, Node, Value};
 use super::{
     Address, BackendSettings, ListenerSettings, PoolSettings, Settings, framing, pools, values,
@@ -25,7 +26,7 @@ static ORIGINAL: Kind = Kind {
 /// Whether a file is of this form: by its keys, of which none is one of today's.
 pub(super) fn recognise(entries: &[Entry]) -> bool {
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);
-    (has("port") || has("backend")) && !reader::TOP.keys.iter().any(|key| has(key))
+    (has("port") || has("backend")) && !table::TOP.keys.iter().any(|key| has(key))
 }
 
 /// Reads it into what it means today.
@@ -60,11 +61,10 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
         let node = table_node(entries, "backend")?;
         report
             .error(&node.span, error.to_string())
-            .help("divide the weights by a common factor");
+            .help("or write a TOML configuration, whose pools may have fewer `points`");
         return None;
     }
-    // The framing is a constant that a test builds.
-    let unpack = framing::original().ok()?;
+    let unpack = framing::original();
     Some(Settings {
         workers: None,
         relay: Mode::default(),

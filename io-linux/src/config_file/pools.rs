@@ -8,7 +8,8 @@ use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
 
 use super::diagnostic::{Report, Span, count, quote};
-use super::reader::{self, BACKEND, POOL, Table};
+use super::reader;
+use super::table::{BACKEND, POOL, Table};
 use super::tree::{Node, Value};
 use super::values;
 use super::{Address, BackendSettings, PoolSettings};

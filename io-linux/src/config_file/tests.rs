@@ -225,7 +225,7 @@ fn the_example_of_the_documentation_works() {
 #[test]
 fn every_key_and_default_is_in_the_reference() {
     let reference = include_str!("reference.md");
-    for key in reader::KINDS.iter().flat_map(|kind| kind.keys) {
+    for key in table::KINDS.iter().flat_map(|kind| kind.keys) {
         let found =
             reference.contains(&format!("`{key}`")) || reference.contains(&format!(".{key}`"));
         assert!(found, "`{key}` is not in the reference");

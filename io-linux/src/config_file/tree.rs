@@ -159,7 +159,7 @@ mod tests {
     fn parse(name: &str, text: &str) -> Vec<Entry> {
         let mut report = Report::new(name, text);
         let tree = Syntax::of(name).parse(text, &mut report);
-        tree.unwrap_or_else(|| panic!("{}", report.finish()[0]))
+        tree.unwrap_or_else(|| panic!("{:?}", report.finish()))
     }
 
     fn values(node: &Node) -> String {
