@@ -40,9 +40,9 @@ use tlb_engine::balance::Policy;
 use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 
-use self::diagnostic::Report;
 pub(crate) use self::diagnostic::count;
 pub use self::diagnostic::{ConfigErrors, Diagnostic, Place, Severity};
+use self::report::Report;
 use self::tree::Syntax;
 use crate::registry::UnpackRegistry;
 
@@ -53,6 +53,7 @@ mod listeners;
 mod original;
 mod pools;
 mod reader;
+mod report;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -165,8 +166,7 @@ impl Settings {
     pub fn load(path: &Path, registered: &UnpackRegistry) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
         let refuse = |message: String, help: &str| {
-            let mut error = Diagnostic::whole_file(message);
-            error.help(help);
+            let error = Diagnostic::whole_file(message, help);
             Err(ConfigErrors::whole_file(&name, error))
         };
         let bytes = match read(path) {

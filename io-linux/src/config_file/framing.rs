@@ -8,8 +8,9 @@ use tlb_engine::unpack::{
     Unpack,
 };
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
 use super::reader;
+use super::report::{Report, Span};
 use super::table::{DELIMITED, FIXED, KEY, Kind, LENGTH, LENGTH_FIELD, Table};
 use super::tree::{Entry, Node, Value};
 use super::values;

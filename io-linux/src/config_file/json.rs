@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
+use super::report::{Report, Span};
 use super::tree::{Entry, Node, Value};
 
 /// How deep lists and objects may nest.
@@ -24,11 +25,10 @@ pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Node> {
     match result {
         Ok(node) => Some(node),
         Err(problem) => {
-            let place = problem.first.map(|first| report.place(&first));
             let message = format!("not valid JSON: {}", problem.message);
             let found = report.error(&problem.span, message).help(problem.help);
-            if let Some(place) = place {
-                found.see("first given here", place);
+            if let Some(first) = problem.first {
+                found.see("first given here", &first);
             }
             None
         }

@@ -9,9 +9,10 @@ use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 use tlb_engine::ids::PoolId;
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
 use super::listeners::KEEPALIVE;
 use super::reader;
+use super::report::{Report, Span};
 use super::table::{self, Kind, Table};
 use super::tree::{Entry, Node, Value};
 use super::{
@@ -132,11 +133,10 @@ fn read_backends(node: &Node, report: &mut Report<'_>) -> Option<Vec<BackendSett
             }
         };
         if let Some(first) = seen.insert(address.clone(), entry.key_span.clone()) {
-            let place = report.place(&first);
             report
                 .warning(&entry.key_span, format!("two backends at {address}"))
                 .help("one backend with the weight of both does the same")
-                .see("first used here", place);
+                .see("first used here", &first);
         }
         backends.push(BackendSettings {
             id: entry.key.as_str().into(),

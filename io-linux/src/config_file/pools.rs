@@ -7,8 +7,9 @@ use std::time::Duration;
 use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
 
-use super::diagnostic::{Report, Span, count, quote};
+use super::diagnostic::{count, quote};
 use super::reader;
+use super::report::{Report, Span};
 use super::table::{BACKEND, POOL, Table};
 use super::tree::{Node, Value};
 use super::values;
@@ -30,16 +31,18 @@ pub(super) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Draft> {
     let mut pools: Vec<Draft> = Vec::new();
     let mut names: HashMap<Box<str>, Span> = HashMap::new();
     for node in reader::tables(node, "pool", report) {
+        if report.full() {
+            break;
+        }
         let Some(draft) = pool(node, report) else {
             continue;
         };
         let name = &draft.settings.name;
         if let Some(first) = names.get(name) {
-            let place = report.place(first);
             report
                 .error(&draft.span, format!("duplicate pool name {}", quote(name)))
                 .help("give one of the two another name")
-                .see("first used here", place);
+                .see("first used here", first);
             continue;
         }
         names.insert(name.clone(), draft.span.clone());
@@ -200,23 +203,24 @@ fn read_backends(node: &Node, report: &mut Report<'_>) -> Vec<BackendDraft> {
             .help("add one, as in { id = \"a\", address = \"127.0.0.11:7001\" }");
     }
     for node in nodes {
+        if report.full() {
+            break;
+        }
         let Some((draft, id_span)) = backend(node, report) else {
             continue;
         };
         let BackendSettings { id, address, .. } = &draft.settings;
         if let Some(first) = ids.get(id) {
-            let place = report.place(first);
             report
                 .error(&id_span, format!("duplicate backend id {}", quote(id)))
                 .help("give each backend of a pool its own id")
-                .see("first used here", place);
+                .see("first used here", first);
         }
         if let Some(first) = addresses.get(address) {
-            let place = report.place(first);
             report
                 .warning(&draft.address_span, format!("two backends at {address}"))
                 .help("one backend with the weight of both does the same")
-                .see("first used here", place);
+                .see("first used here", first);
         }
         ids.entry(id.clone()).or_insert(id_span);
         addresses
@@ -335,13 +339,12 @@ fn check_families(
             .any(|source| source.is_ipv4() == address.is_ipv4())
         {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-            let place = report.place(&node.span);
             report
                 .error(address_span, format!("no source address reaches {address}"))
                 .help(format!(
                     "add an {family} address to `source`, or remove `source`"
                 ))
-                .see("the pool's source addresses", place);
+                .see("the pool's source addresses", &node.span);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Report, Span, quote};
+use super::diagnostic::quote;
+use super::report::{Finding, Report, Span};
 use super::table::nearest;
 use super::tree::{Node, Value};
 use super::values::{self, Problem, ShowDuration, ShowSize};
@@ -14,7 +15,7 @@ pub(super) fn wrong_kind<'r>(
     node: &Node,
     expected: &str,
     report: &'r mut Report<'_>,
-) -> &'r mut Diagnostic {
+) -> &'r mut Finding {
     report.error(
         &node.span,
         format!("expected {expected}, found {}", node.kind()),
@@ -22,7 +23,7 @@ pub(super) fn wrong_kind<'r>(
 }
 
 /// Notes that a value is of the right kind, but too small or too large.
-pub(super) fn out_of_range<'r>(node: &Node, report: &'r mut Report<'_>) -> &'r mut Diagnostic {
+pub(super) fn out_of_range<'r>(node: &Node, report: &'r mut Report<'_>) -> &'r mut Finding {
     let message = format!("{} is out of range", quote(report.text(&node.span)));
     report.error(&node.span, message)
 }

@@ -1,6 +1,7 @@
 //! Tables: the keys each kind may have, taken by name; what nobody takes is an error.
 
-use super::diagnostic::{Diagnostic, Report, Span, quote};
+use super::diagnostic::quote;
+use super::report::{Finding, Report, Span};
 use super::tree::{Entry, Node, Value};
 
 /// A kind of table, and the keys it may have.
@@ -222,7 +223,7 @@ fn homes(key: &str) -> impl Iterator<Item = &'static Kind> {
 }
 
 /// What to say of a key that a table does not have.
-fn unknown(found: &mut Diagnostic, kind: &Kind, key: &str, meant: Option<&str>) {
+fn unknown(found: &mut Finding, kind: &Kind, key: &str, meant: Option<&str>) {
     let homes: Vec<&str> = homes(key).map(|home| home.what).collect();
     if let Some(meant) = meant {
         found.help(format!("did you mean `{meant}`?"));
@@ -236,6 +237,10 @@ fn unknown(found: &mut Diagnostic, kind: &Kind, key: &str, meant: Option<&str>) 
     let keys: Vec<String> = kind.keys.iter().map(|key| format!("`{key}`")).collect();
     found.help(format!("the keys here are {}", keys.join(", ")));
 }
+
+/// Unknown keys of one table whose meaning is guessed at most: a file of nothing else must not take
+/// for ever.
+const GUESSES: usize = 100;
 
 /// A table whose keys are taken one by one.
 ///
@@ -255,9 +260,13 @@ pub(super) struct Table<'t> {
 
 impl<'t> Table<'t> {
     pub(super) fn new(kind: &'static Kind, span: Span, entries: &'t [Entry]) -> Self {
+        let mut guesses = 0;
         let meant = |entry: &Entry| {
-            let unknown = !kind.keys.contains(&entry.key.as_str());
-            unknown.then(|| meant(kind, &entry.key)).flatten()
+            if kind.keys.contains(&entry.key.as_str()) || guesses == GUESSES {
+                return None;
+            }
+            guesses += 1;
+            meant(kind, &entry.key)
         };
         Self {
             kind,
@@ -324,6 +333,9 @@ impl<'t> Table<'t> {
                 .help(format!("add {example}"));
         }
         for (entry, meant) in self.entries.iter().zip(self.meant) {
+            if report.full() {
+                return;
+            }
             if !self.kind.keys.contains(&entry.key.as_str()) {
                 let message = format!("unknown key {} in {}", quote(&entry.key), self.kind.what);
                 let error = report.error(&entry.key_span, message);

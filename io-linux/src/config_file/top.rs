@@ -5,11 +5,12 @@ use std::time::Duration;
 use tlb_engine::config::Limits;
 use tlb_engine::drive::Mode;
 
-use super::diagnostic::{Report, quote};
+use super::diagnostic::quote;
 use super::framing::{self, Framings};
 use super::listeners::{self, Known};
 use super::pools;
 use super::reader;
+use super::report::Report;
 use super::table::{TOP, Table};
 use super::tree::Entry;
 use super::values::ShowSize;

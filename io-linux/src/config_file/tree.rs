@@ -3,8 +3,9 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
 use super::json;
+use super::report::{Report, Span};
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
