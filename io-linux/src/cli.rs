@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command};
 use crate::config_file::Settings;
@@ -26,7 +27,8 @@ pub fn main() -> ExitCode {
     main_with(&UnpackRegistry::new())
 }
 
-/// Runs `tlb` with this process's arguments and with unpacks of one's own, which a configuration's listeners may name.
+/// Runs `tlb` with this process's arguments and with unpacks of one's own, which a configuration's
+/// listeners may name.
 ///
 /// This is all that a program needs that brings its own [`Unpack`](tlb_engine::unpack::Unpack).
 pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
@@ -38,7 +40,9 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             return ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2));
         }
     };
-    logging::init(cli.log_level.map(Into::into));
+    // The demo speaks for itself.
+    let quiet = matches!(cli.command, Command::Demo).then_some(LevelFilter::ERROR);
+    logging::init(cli.log_level.map(Into::into).or(quiet));
     match cli.command {
         Command::Run(run) => match load(&run.config.path, registered) {
             Ok(mut settings) => {
