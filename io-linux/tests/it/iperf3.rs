@@ -13,6 +13,9 @@ use crate::support::tlb::{Tlb, field};
 /// A cookie is 36 characters and a NUL.
 const COOKIE: &str = "kind = \"fixed\"\nsize = 37\nkey = { offset = 0, length = 37 }";
 
+/// What a server prints once it listens: at first, and after each test, for which it stops.
+const READY: &str = "Server listening on";
+
 fn serve(address: SocketAddr) -> Server {
     let mut command = Command::new("iperf3");
     command
@@ -20,7 +23,7 @@ fn serve(address: SocketAddr) -> Server {
         .arg(address.ip().to_string())
         .arg("--port")
         .arg(address.port().to_string());
-    Server::start(&mut command, "Server listening on")
+    Server::start(&mut command, READY)
 }
 
 fn control_and_data_meet(relay: &str) {
@@ -28,10 +31,11 @@ fn control_and_data_meet(relay: &str) {
         return;
     }
     let addresses: Vec<SocketAddr> = (0..3).map(free_address).collect();
-    let _servers: Vec<Server> = addresses.iter().map(|&address| serve(address)).collect();
+    let servers: Vec<Server> = addresses.iter().map(|&address| serve(address)).collect();
     let setup = Setup::new(&addresses).workers(2).unpack(COOKIE).top(relay);
     let tlb = Tlb::start(&setup);
     let mut sessions = 0;
+    let mut tests = 0;
     for round in 0..4 {
         for (options, streams) in [
             (&[][..], 1),
@@ -51,6 +55,12 @@ fn control_and_data_meet(relay: &str) {
                 "round {round} with {options:?} printed:\n{output}"
             );
             sessions += 1 + streams;
+            tests += 1;
+            // The server may still be busy with this test when the client is done.
+            eventually("the server listens again", || {
+                let listened: usize = servers.iter().map(|server| server.printed(READY)).sum();
+                (listened == servers.len() + tests).then_some(())
+            });
         }
     }
     every_cookie_has_one_server(&tlb, sessions);

@@ -52,6 +52,7 @@ pub(crate) fn free_address(number: u8) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) struct Server {
     _process: Process,
+    log: Log,
 }
 
 impl Server {
@@ -67,11 +68,16 @@ impl Server {
         let log = Log::of(child.stdout.take().expect("stdout is piped"));
         let server = Self {
             _process: Process(child),
+            log,
         };
-        log.await_line(&format!("{ready:?} of {command:?}"), |line| {
-            line.contains(ready)
-        });
+        let what = format!("{ready:?} of {command:?}");
+        server.log.await_line(&what, |line| line.contains(ready));
         server
+    }
+
+    /// How many lines with `text` it has printed to its stdout.
+    pub(crate) fn printed(&self, text: &str) -> usize {
+        self.log.lines(|line| line.contains(text)).len()
     }
 }
 
