@@ -1,0 +1,339 @@
+//! Scripted clients and backends, which check every byte that reaches them.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tlb_engine::rng::Rng;
+use tlb_engine::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
+use turmoil::net::TcpStream;
+use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::net::{Chunker, Chunking, Resets, now};
+use crate::stream::{Expect, Flow, garbage};
+use crate::trace::Trace;
+
+mod backend;
+
+pub use backend::{Backends, Manner, Switch, backend};
+
+/// One client of a scenario: what it sends and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its number and the first frame.
+    pub flow: Flow,
+    /// Which tlb it connects to.
+    pub tlb: usize,
+    /// When it connects.
+    pub at: Duration,
+    /// Bytes of garbage before the frame.
+    pub garbage: u64,
+    /// How its writes are cut.
+    pub chunking: Chunking,
+    /// What it does, one after the other, while it reads all along.
+    pub script: Vec<Op>,
+    /// How it reads.
+    pub pace: Pace,
+    /// How its backend answers.
+    pub answer: Answer,
+}
+
+/// One step of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Sends the next so many bytes of its stream, garbage included.
+    Send(u64),
+    /// Waits.
+    Pause(Duration),
+    /// Waits until that many bytes have come back, or no more can come.
+    Await(u64),
+    /// Ends its stream.
+    Fin,
+    /// Resets the connection and leaves.
+    Abort,
+}
+
+/// How fast a reader takes what came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Waits so long before the first read.
+    pub first: Duration,
+    /// Waits so long after each read.
+    pub each: Duration,
+}
+
+/// What a backend does for one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Bytes it returns, at least one: its number.
+    pub bytes: u64,
+    /// How many forward bytes it waits for before all but the first byte; `None` waits for their end.
+    pub after: Option<u64>,
+    /// Whether it ends its stream after them without waiting for the client's end.
+    pub ends_first: bool,
+}
+
+/// How a stream ended for who read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// It has not.
+    #[default]
+    Open,
+    /// In order.
+    Eof,
+    /// By a reset.
+    Reset,
+    /// There never was a connection.
+    Refused,
+}
+
+/// How it went for a client.
+#[derive(Clone, Debug, Default)]
+pub struct ClientReport {
+    /// Its address, once connected.
+    pub from: Option<SocketAddr>,
+    /// Bytes of its stream that were sent, garbage not counted.
+    pub sent: u64,
+    /// Bytes that came back, all of them right.
+    pub received: u64,
+    /// The backend that answered.
+    pub backend: Option<u8>,
+    /// How the stream that came back ended.
+    pub end: End,
+    /// Whether it broke the connection off itself.
+    pub has_aborted: bool,
+    /// Whether it is done.
+    pub is_done: bool,
+}
+
+/// How it went for a backend with one connection.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// Which backend.
+    pub backend: u8,
+    /// Whose connection, once its first bytes have come.
+    pub client: Option<u16>,
+    /// Bytes that came, all of them right.
+    pub received: u64,
+    /// Bytes returned.
+    pub sent: u64,
+    /// How the stream ended.
+    pub end: End,
+}
+
+/// What all peers of a simulation share.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The clients' plans, by number: a backend looks up how to answer.
+    pub clients: Rc<[Client]>,
+    /// How it went for each of them.
+    pub reports: Rc<RefCell<Vec<ClientReport>>>,
+    /// How it went for each connection that a backend accepted.
+    pub served: Rc<RefCell<Vec<Served>>>,
+    /// What was wrong, in the order it was found.
+    pub findings: Rc<RefCell<Vec<String>>>,
+    /// The simulation's resets.
+    pub resets: Resets,
+    /// The simulation's trace.
+    pub trace: Trace,
+}
+
+impl Table {
+    /// A table for these clients.
+    pub fn new(clients: Vec<Client>, resets: Resets, trace: Trace) -> Self {
+        Self {
+            reports: Rc::new(RefCell::new(vec![ClientReport::default(); clients.len()])),
+            clients: clients.into(),
+            served: Rc::default(),
+            findings: Rc::default(),
+            resets,
+            trace,
+        }
+    }
+
+    fn find(&self, what: String) {
+        self.trace.line(now(), "check", &what);
+        self.findings.borrow_mut().push(what);
+    }
+}
+
+/// The two halves of a peer's connection, whose end may be a reset.
+struct Wire {
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+}
+
+impl Wire {
+    fn new(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self { read, write }
+    }
+}
+
+/// Reads once, an `Ok(0)` being a clean end.
+async fn read_some(
+    read: &mut OwnedReadHalf,
+    buf: &mut [u8],
+    resets: &Resets,
+) -> io::Result<usize> {
+    let bytes = read.read(buf).await?;
+    if bytes == 0 && resets.is_noted(read.peer_addr()?, read.local_addr()?) {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    Ok(bytes)
+}
+
+/// Writes `range` of the stream that `byte` gives, in pieces; tells `sent` each time.
+async fn write_range(
+    write: &mut OwnedWriteHalf,
+    range: std::ops::Range<u64>,
+    chunks: &mut Chunker,
+    byte: impl Fn(u64) -> u8,
+    sent: impl Fn(u64),
+) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let most = (range.end - at).min(4096) as usize;
+        let piece: Vec<u8> = (at..at + chunks.cut(most) as u64).map(&byte).collect();
+        write.write_all(&piece).await?;
+        at += piece.len() as u64;
+        sent(piece.len() as u64);
+    }
+    Ok(())
+}
+
+/// Polls a reader and a writer in this order until both are done, or `stop` is set.
+async fn both(reader: impl Future<Output = ()>, writer: impl Future<Output = ()>, stop: &Cell<bool>) {
+    let (mut reader, mut writer) = (pin!(reader), pin!(writer));
+    let (mut has_read, mut has_written) = (false, false);
+    poll_fn(|cx| {
+        has_read = has_read || reader.as_mut().poll(cx).is_ready();
+        has_written = has_written || writer.as_mut().poll(cx).is_ready();
+        if stop.get() || (has_read && has_written) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Sleeps, if there is anything to sleep: even no time at all would last until the clock's next tick.
+async fn rest(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+/// Waits for what the other half of [`both`] brings about.
+async fn until(condition: impl Fn() -> bool) {
+    poll_fn(|_| if condition() { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Runs one client to its end. `to` is its tlb's listener.
+pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
+    let plan = table.clients[number].clone();
+    let change = |change: &dyn Fn(&mut ClientReport)| change(&mut table.reports.borrow_mut()[number]);
+    sleep(plan.at).await;
+    match TcpStream::connect(to).await {
+        Err(_) => change(&|report| report.end = End::Refused),
+        Ok(stream) => {
+            let from = stream.local_addr().ok();
+            change(&|report| report.from = from);
+            converse(number, &plan, Wire::new(stream), rng, &table).await;
+        }
+    }
+    change(&|report| report.is_done = true);
+    let report = &table.reports.borrow()[number];
+    table
+        .trace
+        .line(now(), "client", format_args!("c{number} {report:?}"));
+}
+
+async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Table) {
+    let Wire { mut read, mut write } = wire;
+    let (local, peer) = (read.local_addr().ok(), read.peer_addr().ok());
+    let stop = Cell::new(false);
+    let change = |change: &dyn Fn(&mut ClientReport)| change(&mut table.reports.borrow_mut()[number]);
+    let reader = async {
+        let mut expect = Expect::back(plan.flow);
+        let mut buf = vec![0; 4096];
+        rest(plan.pace.first).await;
+        loop {
+            let end = match read_some(&mut read, &mut buf, &table.resets).await {
+                Ok(0) => End::Eof,
+                Err(_) => End::Reset,
+                Ok(bytes) => {
+                    if let Err(slip) = expect.feed(&buf[..bytes]) {
+                        table.find(slip.to_string());
+                        stop.set(true);
+                    }
+                    change(&|report| {
+                        report.received = expect.received();
+                        report.backend = expect.backend();
+                    });
+                    rest(plan.pace.each).await;
+                    continue;
+                }
+            };
+            change(&|report| report.end = end);
+            // A writer that waits for room does not hear of a reset.
+            stop.set(stop.get() || end == End::Reset);
+            return;
+        }
+    };
+    let progress = || {
+        let report = &table.reports.borrow()[number];
+        (report.received, report.end != End::Open)
+    };
+    let writer = async {
+        let mut chunks = Chunker::new(plan.chunking, rng);
+        let mut at = 0;
+        for op in &plan.script {
+            let result = match *op {
+                Op::Send(bytes) => {
+                    let range = at..at + bytes;
+                    at = range.end;
+                    let byte = |at: u64| match at.checked_sub(plan.garbage) {
+                        Some(offset) => plan.flow.forward(offset),
+                        None => garbage(at),
+                    };
+                    let sent = Cell::new(range.start);
+                    let tell = |bytes| {
+                        sent.set(sent.get() + bytes);
+                        let own = sent.get().saturating_sub(plan.garbage);
+                        change(&|report| report.sent = own);
+                    };
+                    write_range(&mut write, range, &mut chunks, byte, tell).await
+                }
+                Op::Pause(pause) => {
+                    sleep(pause).await;
+                    Ok(())
+                }
+                Op::Await(bytes) => {
+                    until(|| progress().0 >= bytes || progress().1).await;
+                    Ok(())
+                }
+                Op::Fin => write.shutdown().await,
+                Op::Abort => {
+                    if let (Some(local), Some(peer)) = (local, peer) {
+                        table.resets.note(local, peer);
+                    }
+                    change(&|report| report.has_aborted = true);
+                    stop.set(true);
+                    Ok(())
+                }
+            };
+            if result.is_err() || stop.get() {
+                return;
+            }
+        }
+    };
+    both(reader, writer, &stop).await;
+}
