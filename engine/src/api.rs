@@ -409,6 +409,13 @@ pub enum Event {
         /// The last failure.
         fault: Fault,
     },
+    /// This host ran out of something while accepting; the listener pauses for a moment.
+    AcceptPaused {
+        /// The listener.
+        listener: ListenerId,
+        /// What it ran out of.
+        fault: Fault,
+    },
     /// A backend that was down took a connection.
     BackendUp {
         /// The pool.

@@ -1,15 +1,19 @@
 //! The loop body that every driver shares, over the kernel calls that each driver makes in its own way.
+//!
+//! [`Io`] is what a driver implements: the kernel's calls, which decide nothing. [`Driver`] is what it runs: told
+//! of events, it makes the calls that the [`Engine`](crate::Engine) and each session's
+//! [`Duplex`](crate::duplex::Duplex) ask for, and says when it wants to be run again.
+
+mod driver;
+
+pub use driver::Driver;
 
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 
-use crate::api::Event;
 use crate::api::{Close, Fault};
-use crate::engine::Engine;
-use crate::ids::{Dir, ListenerId, SessionId, Side, SocketId};
-use crate::roster::Roster;
+use crate::ids::{Dir, ListenerId, SessionId, Side};
 use crate::time::Timestamp;
-use alloc::sync::Arc;
 
 /// The kernel as the engine's loop uses it: non-blocking calls, one each, that decide nothing.
 ///
@@ -77,7 +81,7 @@ pub trait Io {
     /// Bytes written to the socket that its peer's kernel has not acknowledged yet (`SIOCOUTQ`).
     fn unacknowledged(&mut self, session: SessionId, side: Side) -> usize;
 
-    /// Closes that side's socket, if it is open, and drops what the store towards it holds.
+    /// Closes that side's socket, if it is open, and drops what the stores of both directions hold.
     fn close(&mut self, session: SessionId, side: Side, how: Close);
 }
 
@@ -167,59 +171,4 @@ pub struct Turn {
     pub deadline: Option<Timestamp>,
     /// Work is left that waits for nothing: look for events without waiting, then run another turn.
     pub busy: bool,
-}
-
-/// An [`Engine`] and an [`Io`], and the loop body between them.
-#[derive(Debug)]
-pub struct Driver<I: Io> {
-    engine: Engine,
-    io: I,
-}
-
-impl<I: Io> Driver<I> {
-    /// A driver with no session.
-    pub fn new(engine: Engine, io: I, _mode: Mode) -> Self {
-        Self { engine, io }
-    }
-    /// The kernel side.
-    pub fn io(&self) -> &I {
-        &self.io
-    }
-    /// The kernel side.
-    pub fn io_mut(&mut self) -> &mut I {
-        &mut self.io
-    }
-    /// The engine.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-    /// An event said that connections may wait at this listener.
-    pub fn acceptable(&mut self, _listener: ListenerId) {
-        todo!()
-    }
-    /// An event said something about a socket. Unknown and outdated ids are ignored.
-    pub fn ready(&mut self, _socket: SocketId, _readiness: Readiness) {
-        todo!()
-    }
-    /// Replaces the roster.
-    pub fn publish(&mut self, _now: Timestamp, _roster: Arc<Roster>) {
-        todo!()
-    }
-    /// Begins to stop: queues are accepted empty, listeners closed ([`Io::unlisten`]), live sessions closed spread
-    /// over the shutdown timeout, idle ones first.
-    pub fn stop(&mut self, _now: Timestamp) {
-        todo!()
-    }
-    /// Whether it was stopped and no session is left.
-    pub fn finished(&self) -> bool {
-        todo!()
-    }
-    /// Does what is due: accepts, reads, relays, timers, within a budget. Afterwards drain [`Driver::poll_event`].
-    pub fn turn(&mut self, _now: Timestamp) -> Turn {
-        todo!()
-    }
-    /// The next fact for logs and metrics.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
-    }
 }

@@ -1,0 +1,435 @@
+//! The loop body.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{Accept, Connect, Io, Mode, Outcome, Readiness, Turn};
+use crate::api::{Action, Close, Ends, Event, Fault, Input};
+use crate::duplex::{Duplex, Op};
+use crate::engine::Engine;
+use crate::ids::{ListenerId, SessionId, Side, SocketId};
+use crate::roster::Roster;
+use crate::time::Timestamp;
+
+/// Most connections one listener accepts in a turn, so that a storm of clients does not starve those that are in.
+const ACCEPTS_PER_TURN: usize = 16;
+/// Most kernel calls one session makes in a turn, so that a bulk flow does not starve small messages.
+const CALLS_PER_TURN: usize = 32;
+/// Most bytes of a client read in one call before its session has a backend.
+const SCRATCH: usize = 16 * 1024;
+
+/// An [`Engine`] and an [`Io`], and the loop body between them.
+///
+/// A driver's loop is: wait for events until [`Turn::deadline`] (not at all if [`Turn::busy`]), pass each on by
+/// [`Driver::ready`] or [`Driver::acceptable`], call [`Driver::turn`], take the events of [`Driver::poll_event`].
+pub struct Driver<I: Io> {
+    engine: Engine,
+    io: I,
+    mode: Mode,
+    links: Vec<Option<Link>>,
+    /// Sessions with something to do.
+    queue: VecDeque<SessionId>,
+    /// Results of calls that were known at once; they go in when all actions are taken.
+    results: VecDeque<Input<'static>>,
+    listeners: Vec<Door>,
+    scratch: Box<[u8]>,
+}
+
+/// What the driver knows of one session.
+#[derive(Debug)]
+struct Link {
+    id: SessionId,
+    duplex: Duplex,
+    /// Of the backend socket, if there is one.
+    attempt: Option<u8>,
+    /// The backend socket is on its way.
+    connecting: bool,
+    /// An event came for the connecting socket.
+    stirred: bool,
+    /// It is in the queue.
+    queued: bool,
+}
+
+/// What the driver knows of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Connections may wait: the queue was not found empty since the last event.
+    Open,
+    /// The queue is empty; an event will tell.
+    Quiet,
+    /// It takes no more.
+    Shut,
+}
+
+impl<I: Io> Driver<I> {
+    /// A driver with no session, whose listeners may all have connections waiting.
+    pub fn new(engine: Engine, io: I, mode: Mode) -> Self {
+        Self {
+            listeners: vec![Door::Open; engine.listeners()],
+            engine,
+            io,
+            mode,
+            links: Vec::new(),
+            queue: VecDeque::new(),
+            results: VecDeque::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+        }
+    }
+
+    /// The kernel's side.
+    pub fn io(&self) -> &I {
+        &self.io
+    }
+
+    /// The kernel's side.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// An event said that connections may wait at this listener.
+    pub fn acceptable(&mut self, listener: ListenerId) {
+        if let Some(door @ Door::Quiet) = self.listeners.get_mut(listener.index()) {
+            *door = Door::Open;
+        }
+    }
+
+    /// An event said something about a socket. What is unknown or outdated is ignored.
+    pub fn ready(&mut self, socket: SocketId, hint: Readiness) {
+        let Some(link) = link(&mut self.links, socket.session) else {
+            return;
+        };
+        if socket.side == Side::Backend {
+            if link.attempt != Some(socket.attempt) {
+                return;
+            }
+            link.stirred = true;
+        }
+        link.duplex.ready(socket.side, hint);
+        self.enqueue(socket.session);
+    }
+
+    /// Replaces the roster.
+    pub fn publish(&mut self, now: Timestamp, roster: Arc<Roster>) {
+        self.engine.publish(now, roster);
+        self.settle(now);
+    }
+
+    /// Begins to stop: queues are accepted empty and listeners closed, live sessions end spread over the shutdown
+    /// timeout, those idle the longest first.
+    pub fn stop(&mut self, now: Timestamp) {
+        self.engine.stop(now);
+        for door in &mut self.listeners {
+            if *door != Door::Shut {
+                *door = Door::Open;
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether it was stopped and nothing is left.
+    pub fn finished(&self) -> bool {
+        self.engine.is_stopping()
+            && self.engine.live() == 0
+            && self.listeners.iter().all(|&door| door == Door::Shut)
+    }
+
+    /// Does what is due: accepts, reads, relays and timers, each within a budget.
+    pub fn turn(&mut self, now: Timestamp) -> Turn {
+        self.engine.handle_timeout(now);
+        self.settle(now);
+        for index in 0..self.listeners.len() {
+            self.accept(now, ListenerId(index as u32));
+        }
+        // A session may join anew as its own work leads to more; what is left then has its turn in the next one.
+        for _ in 0..2 * self.queue.len() {
+            let Some(id) = self.queue.pop_front() else {
+                break;
+            };
+            if let Some(link) = link(&mut self.links, id) {
+                link.queued = false;
+                self.step(now, id);
+            }
+        }
+        let waiting = (0..self.listeners.len()).any(|index| {
+            self.listeners[index] == Door::Open
+                && (self.engine.may_accept(now, ListenerId(index as u32)) || self.engine.is_stopping())
+        });
+        let deadline = self.engine.poll_timeout().map(|(at, _)| at);
+        Turn {
+            busy: waiting || !self.queue.is_empty() || deadline.is_some_and(|at| at <= now),
+            deadline,
+        }
+    }
+
+    /// The next fact for logs, metrics and checkers.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.engine.poll_event()
+    }
+
+    /// What is unfinished; `None` when only a new connection could bring work.
+    pub fn pending(&self) -> Option<&'static str> {
+        let links = self.links.iter().any(Option::is_some);
+        self.engine.pending().or(links.then_some("a link is left without a session"))
+    }
+
+    fn accept(&mut self, now: Timestamp, listener: ListenerId) {
+        let index = listener.index();
+        for _ in 0..ACCEPTS_PER_TURN {
+            if self.listeners[index] != Door::Open {
+                break;
+            }
+            if !self.engine.may_accept(now, listener) {
+                // Whoever still waits would wait for a place that a stopping process will not give.
+                if self.engine.is_stopping() {
+                    self.unlisten(listener);
+                }
+                break;
+            }
+            match self.io.accept(listener) {
+                Accept::Conn(conn, peer) => {
+                    // Dropping the connection is what turning it away means.
+                    if let Ok(id) = self.engine.accept(now, listener, peer) {
+                        self.begin(now, id, conn);
+                    }
+                }
+                Accept::WouldBlock if self.engine.is_stopping() => self.unlisten(listener),
+                Accept::WouldBlock => self.listeners[index] = Door::Quiet,
+                Accept::Gone => {}
+                Accept::Exhausted(fault) => self.engine.accept_failed(now, listener, fault),
+            }
+        }
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.listeners[listener.index()] = Door::Shut;
+        self.io.unlisten(listener);
+    }
+
+    fn begin(&mut self, now: Timestamp, id: SessionId, conn: I::Conn) {
+        let index = id.index();
+        if self.links.len() <= index {
+            self.links.resize_with(index + 1, || None);
+        }
+        debug_assert!(self.links[index].is_none(), "a slot is free before it is used again");
+        self.links[index] = Some(Link {
+            id,
+            duplex: Duplex::new(self.mode),
+            attempt: None,
+            connecting: false,
+            stirred: false,
+            queued: false,
+        });
+        if let Err(fault) = self.io.adopt(id, conn) {
+            self.client_broken(now, id, fault);
+            return;
+        }
+        self.settle(now);
+        // The first frame is usually there already: an attempt to read it saves a wait.
+        self.step(now, id);
+    }
+
+    fn client_broken(&mut self, now: Timestamp, id: SessionId, fault: Fault) {
+        // Actions of the accept (a connect, say) come first: each call finds the queue empty.
+        self.settle(now);
+        self.engine.handle(now, Input::ClientBroken { session: id, fault });
+        self.settle(now);
+    }
+
+    /// Does what one session has to do.
+    fn step(&mut self, now: Timestamp, id: SessionId) {
+        let Some(link) = link(&mut self.links, id) else {
+            return;
+        };
+        if link.duplex.is_relaying() {
+            self.relay(now, id);
+        } else if self.engine.wants(id) > 0 {
+            self.preread(now, id);
+        } else {
+            self.connecting(now, id);
+        }
+    }
+
+    /// Reads the client's first bytes until there is a verdict.
+    fn preread(&mut self, now: Timestamp, id: SessionId) {
+        loop {
+            let want = self.engine.wants(id).min(self.scratch.len());
+            let Some(link) = link(&mut self.links, id).filter(|_| want > 0) else {
+                break;
+            };
+            if link.duplex.is_relaying() || !link.duplex.client_readable() {
+                break;
+            }
+            let outcome = self.io.recv(id, &mut self.scratch[..want]);
+            link.duplex.client_read(outcome);
+            let input = match outcome {
+                Outcome::Moved { bytes, .. } => {
+                    Input::Received { session: id, bytes: &self.scratch[..bytes] }
+                }
+                Outcome::Eof => Input::Ended { session: id },
+                Outcome::Broken(fault) => Input::ClientBroken { session: id, fault },
+                Outcome::WouldBlock | Outcome::NoPipe => break,
+            };
+            self.engine.handle(now, input);
+            self.settle(now);
+        }
+    }
+
+    /// Looks after a session that has no relay yet and reads nothing.
+    fn connecting(&mut self, now: Timestamp, id: SessionId) {
+        let Some(link) = link(&mut self.links, id) else {
+            return;
+        };
+        // The client's bytes wait in the kernel, but its reset ends the session.
+        let fault = link.duplex.take_client_suspect().then(|| self.io.take_error(id, Side::Client));
+        if let Some(Some(fault)) = fault {
+            return self.client_broken(now, id, fault);
+        }
+        let (true, true, Some(attempt)) = (link.connecting, link.stirred, link.attempt) else {
+            return;
+        };
+        link.stirred = false;
+        match self.io.connected(id) {
+            Ok(Connect::InProgress) => {}
+            Ok(Connect::Established) => {
+                link.connecting = false;
+                self.engine.handle(now, Input::Connected { session: id, attempt });
+            }
+            Err(fault) => {
+                link.connecting = false;
+                self.engine.handle(now, Input::ConnectFailed { session: id, attempt, fault });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Makes the calls that the relay asks for, and reports once.
+    fn relay(&mut self, now: Timestamp, id: SessionId) {
+        let Some(link) = link(&mut self.links, id) else {
+            return;
+        };
+        let Some(attempt) = link.attempt else {
+            return;
+        };
+        let duplex = &mut link.duplex;
+        let mut calls = 0;
+        while calls < CALLS_PER_TURN
+            && let Some(op) = duplex.next()
+        {
+            perform(&mut self.io, id, duplex, op);
+            calls += 1;
+        }
+        if calls == CALLS_PER_TURN {
+            link.queued = true;
+            self.queue.push_back(id);
+        }
+        if let Some(report) = duplex.take_report() {
+            self.engine.handle(now, Input::Relayed { session: id, attempt, report });
+            self.settle(now);
+        }
+    }
+
+    fn enqueue(&mut self, id: SessionId) {
+        if let Some(link) = link(&mut self.links, id)
+            && !core::mem::replace(&mut link.queued, true)
+        {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Does everything that the engine has asked for, and what follows from that at once.
+    fn settle(&mut self, now: Timestamp) {
+        loop {
+            while let Some(action) = self.engine.poll_action() {
+                if let Some(input) = self.perform(action) {
+                    self.results.push_back(input);
+                }
+            }
+            let Some(input) = self.results.pop_front() else {
+                break;
+            };
+            self.engine.handle(now, input);
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Input<'static>> {
+        match action {
+            Action::Connect { session, attempt, to, from } => {
+                let link = link(&mut self.links, session)?;
+                link.attempt = Some(attempt);
+                link.stirred = false;
+                link.connecting = false;
+                match self.io.connect(session, attempt, to, from) {
+                    Ok(Connect::InProgress) => link.connecting = true,
+                    Ok(Connect::Established) => return Some(Input::Connected { session, attempt }),
+                    Err(fault) => return Some(Input::ConnectFailed { session, attempt, fault }),
+                }
+            }
+            Action::Abandon { session, .. } => {
+                let link = link(&mut self.links, session)?;
+                link.attempt = None;
+                link.connecting = false;
+                link.duplex.abandon();
+                self.io.close(session, Side::Backend, Close::Fin);
+            }
+            Action::Relay { session, .. } => {
+                let preface = self.engine.preface(session);
+                let link = link(&mut self.links, session)?;
+                link.duplex.begin(preface.len());
+                if !preface.is_empty() {
+                    self.io.load(session, preface);
+                }
+                self.enqueue(session);
+            }
+            Action::Look { session } => {
+                link(&mut self.links, session)?.duplex.look();
+                self.enqueue(session);
+            }
+            Action::Wind { session, how } => {
+                link(&mut self.links, session)?.duplex.wind(how);
+                self.enqueue(session);
+            }
+            Action::Close { session, ends } => self.end(session, ends),
+        }
+        None
+    }
+
+    fn end(&mut self, id: SessionId, ends: Ends) {
+        if let Some(slot) = self.links.get_mut(id.index()) {
+            debug_assert!(slot.as_ref().is_some_and(|link| link.id == id), "{id} has a link");
+            *slot = None;
+        }
+        for side in [Side::Backend, Side::Client] {
+            self.io.close(id, side, ends.of(side));
+        }
+    }
+}
+
+impl<I: Io> fmt::Debug for Driver<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+fn link(links: &mut [Option<Link>], id: SessionId) -> Option<&mut Link> {
+    links.get_mut(id.index())?.as_mut().filter(|link| link.id == id)
+}
+
+/// Makes one kernel call for a relay.
+fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) {
+    match op {
+        Op::Fill(dir, via) => duplex.filled(dir, via, io.fill(id, dir, via)),
+        Op::Drain(dir) => duplex.drained(dir, io.drain(id, dir)),
+        Op::Shutdown(side) => duplex.shut(side, io.shutdown(id, side)),
+        Op::TakeError(side) => duplex.took_error(side, io.take_error(id, side)),
+        Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
+    }
+}

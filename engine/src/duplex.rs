@@ -1,0 +1,472 @@
+//! Two one-way machines that share two sockets: half-close, faults, back-pressure, and what is to be done next.
+//!
+//! A [`Duplex`] decides, a driver executes: it asks [`Duplex::next`] for one kernel call, makes it, and says what
+//! came of it. Nothing but the outcome of a call changes what is known about a socket; what the event queue says
+//! ([`Duplex::ready`]) only makes calls worth trying.
+//!
+//! ```text
+//!             fill                     drain
+//!   source ─────────▶ store (bytes) ─────────▶ destination         one Half for each direction
+//!     Open ── source ended, store empty ──▶ shutdown(destination) ──▶ Shut
+//! ```
+//!
+//! **Faults belong to sockets.** A reset is noticed by one direction and concerns both, and the kernel tells it only
+//! once: the call that hears of it consumes it, and the next read returns a clean end of stream. So the fault is
+//! kept with the socket ([`End`]), and an end of stream read from a broken socket is never passed on as a FIN.
+//! What the broken peer had sent before still comes out of its socket; it is read to the end and written to the
+//! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
+//! what a peer has not read.
+
+use crate::api::{Close, Ends, Fault, Report, Standing};
+use crate::drive::{Mode, Outcome, Readiness, Via};
+use crate::ids::{Dir, Side};
+
+/// A copy that fills the buffer this many times in a row becomes a splice.
+const FULL_COPIES: u8 = 2;
+/// A splice that brings less than [`SMALL_SPLICE`] this many times in a row becomes a copy.
+const SMALL_SPLICES: u8 = 5;
+/// Below this a splice costs more than a copy (measured: they meet between 32 and 64 KiB).
+const SMALL_SPLICE: usize = 32 * 1024;
+
+/// One kernel call to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Move bytes from a direction's source into its store; answer with [`Duplex::filled`].
+    Fill(Dir, Via),
+    /// Move bytes from a direction's store to its destination; answer with [`Duplex::drained`].
+    Drain(Dir),
+    /// Send a FIN on this side; answer with [`Duplex::shut`].
+    Shutdown(Side),
+    /// Take the socket's pending error; answer with [`Duplex::took_error`].
+    TakeError(Side),
+    /// Ask how much the peer's kernel has not acknowledged; answer with [`Duplex::unacknowledged`].
+    Unacknowledged(Side),
+}
+
+/// What is known about one socket.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// A read may bring something.
+    readable: bool,
+    /// A write may take something.
+    writable: bool,
+    /// The last event announced an end or urgent data behind the bytes that are there: a short read then proves
+    /// nothing, as no further edge will come.
+    more: bool,
+    /// Urgent data may be near, at which a splice stops for good.
+    urgent: bool,
+    /// An error was hinted at and nobody has looked yet.
+    suspect: bool,
+    /// Everything the peer will ever send has been read.
+    finished: bool,
+    /// Everything written was acknowledged when last asked, which was after the last write.
+    acknowledged: bool,
+    /// How it broke. Sticky.
+    fault: Option<Fault>,
+}
+
+/// One direction.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    /// Bytes in the store.
+    held: usize,
+    /// How to fill the store next.
+    via: Via,
+    /// Fills in a row that spoke for the other way of filling.
+    streak: u8,
+    /// The next fill is a copy, whatever `via` says.
+    copy_once: bool,
+    /// What the store holds is in a pipe.
+    piped: bool,
+    /// The pipe took nothing although it is not empty: full, or the source is empty. Draining will tell.
+    stalled: bool,
+    /// The FIN was passed on.
+    shut: bool,
+}
+
+/// The relay of one session, as decisions.
+#[derive(Clone, Debug)]
+pub struct Duplex {
+    ends: [End; 2],
+    halves: [Half; 2],
+    mode: Mode,
+    relaying: bool,
+    wind: Option<Close>,
+    look: bool,
+    /// `broken` was already reported.
+    told: bool,
+    report: Report,
+}
+
+impl Duplex {
+    /// A relay that has not begun, for a client that was just accepted: there may well be bytes to read already.
+    pub fn new(mode: Mode) -> Self {
+        let via = if mode == Mode::Splice { Via::Splice } else { Via::Copy };
+        let half = Half {
+            held: 0,
+            via,
+            streak: 0,
+            copy_once: false,
+            piped: false,
+            stalled: false,
+            shut: false,
+        };
+        let client = End { readable: true, writable: true, ..End::default() };
+        Self {
+            ends: [client, End::default()],
+            halves: [half; 2],
+            mode,
+            relaying: false,
+            wind: None,
+            look: false,
+            told: false,
+            report: Report::default(),
+        }
+    }
+
+    /// Begins to relay; the store of [`Dir::Forward`] holds the `preface` bytes already.
+    pub fn begin(&mut self, preface: usize) {
+        debug_assert!(!self.relaying, "a relay begins once for each attempt");
+        self.relaying = true;
+        self.end(Side::Backend).writable = true;
+        self.halves[Dir::Forward as usize].held = preface;
+    }
+
+    /// Forgets the backend and what was to go there, for another attempt. Only what is known of the client stays.
+    ///
+    /// Nothing is lost by it as long as the backend took nothing: until the preface is written the client is not
+    /// read any further.
+    pub fn abandon(&mut self) {
+        let client = self.ends[Side::Client as usize];
+        *self = Self { ends: [client, End::default()], ..Self::new(self.mode) };
+    }
+
+    /// Whether the relay has begun.
+    pub fn is_relaying(&self) -> bool {
+        self.relaying
+    }
+
+    /// Bytes in both stores.
+    pub fn held(&self) -> usize {
+        self.halves[0].held + self.halves[1].held
+    }
+
+    /// Takes a hint about a socket.
+    pub fn ready(&mut self, side: Side, hint: Readiness) {
+        let end = self.end(side);
+        end.readable |= hint.readable | hint.read_closed;
+        end.writable |= hint.writable;
+        end.more |= hint.read_closed | hint.priority;
+        end.urgent |= hint.priority;
+        end.suspect |= hint.error;
+        self.look = true;
+    }
+
+    /// Whether reading the client may bring something (before the relay has begun).
+    pub fn client_readable(&self) -> bool {
+        self.ends[Side::Client as usize].readable
+    }
+
+    /// Whether an error was hinted at on the client's socket (before the relay has begun); asking clears it.
+    pub fn take_client_suspect(&mut self) -> bool {
+        core::mem::take(&mut self.end(Side::Client).suspect)
+    }
+
+    /// What a read of the client brought before the relay began.
+    pub fn client_read(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Moved { short, .. } => self.read_short(Side::Client, short),
+            Outcome::WouldBlock | Outcome::NoPipe => self.read_nothing(Side::Client),
+            // The end stays to be read again by the relay.
+            Outcome::Eof | Outcome::Broken(_) => {}
+        }
+    }
+
+    /// Lets it look again whether the peers have acknowledged everything.
+    pub fn look(&mut self) {
+        self.look = true;
+    }
+
+    /// Takes no more bytes, writes out what is held and then finishes: in order, or by a reset.
+    pub fn wind(&mut self, how: Close) {
+        self.wind = Some(how);
+        self.look = true;
+    }
+
+    /// The next call to make; `None` when only an event, a [`Duplex::look`] or nothing at all can bring work.
+    pub fn next(&mut self) -> Option<Op> {
+        if !self.relaying || self.is_finished() {
+            return None;
+        }
+        self.suspicions()
+            .or_else(|| self.transfers())
+            .or_else(|| self.shutdowns())
+            .or_else(|| self.completion())
+    }
+
+    /// An error hint: read first, as queued bytes still come out before the error does. Where reading is not
+    /// possible now, take the error and keep it.
+    fn suspicions(&mut self) -> Option<Op> {
+        for side in Side::BOTH {
+            if !core::mem::take(&mut self.end(side).suspect) {
+                continue;
+            }
+            if self.ends[side as usize].fault.is_some() {
+                continue;
+            }
+            if !self.may_fill(side.outgoing()) {
+                return Some(Op::TakeError(side));
+            }
+            let end = self.end(side);
+            end.readable = true;
+            end.more = true;
+        }
+        None
+    }
+
+    fn transfers(&self) -> Option<Op> {
+        // Draining comes first: it makes room, and it is what the peers wait for.
+        let drain = Dir::BOTH.into_iter().find(|&dir| self.owes(dir) && self.ends[dir.to() as usize].writable);
+        if let Some(dir) = drain {
+            return Some(Op::Drain(dir));
+        }
+        let fill = Dir::BOTH
+            .into_iter()
+            .find(|&dir| self.may_fill(dir) && self.ends[dir.from() as usize].readable)?;
+        let half = &self.halves[fill as usize];
+        let via = if half.copy_once { Via::Copy } else { half.via };
+        Some(Op::Fill(fill, via))
+    }
+
+    fn shutdowns(&self) -> Option<Op> {
+        let dir = Dir::BOTH.into_iter().find(|&dir| {
+            let source = &self.ends[dir.from() as usize];
+            source.finished
+                && source.fault.is_none()
+                && self.halves[dir as usize].held == 0
+                && !self.halves[dir as usize].shut
+                && self.wind.is_none()
+                && self.ends[dir.to() as usize].fault.is_none()
+        })?;
+        Some(Op::Shutdown(dir.to()))
+    }
+
+    /// Whether the end has come, and whether it has to wait for acknowledgements.
+    fn completion(&mut self) -> Option<Op> {
+        let ends = match (self.ends[0].fault, self.ends[1].fault) {
+            (Some(_), Some(_)) => return self.finish(Ends::RESET),
+            (Some(_), None) => self.end_after_fault(Side::Client),
+            (None, Some(_)) => self.end_after_fault(Side::Backend),
+            (None, None) => self.end_in_order(),
+        }?;
+        if ends == Ends::FIN {
+            return self.finish(ends);
+        }
+        let waits = Side::BOTH.into_iter().find(|&side| {
+            let end = &self.ends[side as usize];
+            end.fault.is_none() && !end.acknowledged
+        });
+        let Some(side) = waits else {
+            return self.finish(ends);
+        };
+        if core::mem::take(&mut self.look) {
+            return Some(Op::Unacknowledged(side));
+        }
+        self.report.standing = Standing::Unacknowledged;
+        None
+    }
+
+    /// `broken` is broken, its peer is not: is everything passed on that `broken` had sent?
+    fn end_after_fault(&self, broken: Side) -> Option<Ends> {
+        let dir = broken.outgoing();
+        let read = self.ends[broken as usize].finished || self.wind.is_some();
+        (read && self.halves[dir as usize].held == 0).then_some(Ends::RESET)
+    }
+
+    fn end_in_order(&self) -> Option<Ends> {
+        if self.halves.iter().all(|half| half.shut) {
+            return Some(Ends::FIN);
+        }
+        let how = self.wind?;
+        let empty = self.halves.iter().all(|half| half.held == 0);
+        empty.then_some(Ends { client: how, backend: how })
+    }
+
+    fn finish(&mut self, ends: Ends) -> Option<Op> {
+        self.report.standing = Standing::Finished(ends);
+        None
+    }
+
+    /// What a fill did.
+    pub fn filled(&mut self, dir: Dir, via: Via, outcome: Outcome) {
+        let side = dir.from();
+        let half = &mut self.halves[dir as usize];
+        half.copy_once = false;
+        match outcome {
+            Outcome::Moved { bytes, short } => {
+                half.held += bytes;
+                half.piped = via == Via::Splice;
+                half.adapt(self.mode, via, bytes, short);
+                self.read_short(side, short);
+            }
+            Outcome::Eof => self.read_to_end(side),
+            Outcome::NoPipe => half.copy_once = true,
+            // A pipe that holds something may be full: only an empty one proves that the socket is empty.
+            Outcome::WouldBlock if half.held > 0 => half.stalled = true,
+            // At an urgent mark a splice stops for good, and only a read gets past it.
+            Outcome::WouldBlock if via == Via::Splice && self.ends[side as usize].urgent => {
+                half.copy_once = true;
+                self.end(side).urgent = false;
+            }
+            Outcome::WouldBlock => self.read_nothing(side),
+            Outcome::Broken(fault) => {
+                self.broke(side, fault);
+                self.read_to_end(side);
+            }
+        }
+    }
+
+    /// What a drain did.
+    pub fn drained(&mut self, dir: Dir, outcome: Outcome) {
+        let side = dir.to();
+        let half = &mut self.halves[dir as usize];
+        match outcome {
+            Outcome::Moved { bytes, short } => {
+                debug_assert!(bytes <= half.held, "no more can go than is there");
+                half.held = half.held.saturating_sub(bytes);
+                half.stalled = false;
+                // A pipe may give less than it holds for reasons of its own.
+                let full = short && !half.piped && half.held > 0;
+                match dir {
+                    Dir::Forward => self.report.forward += bytes as u64,
+                    Dir::Return => self.report.back += bytes as u64,
+                }
+                let end = self.end(side);
+                end.acknowledged = false;
+                end.writable &= !full;
+            }
+            Outcome::WouldBlock | Outcome::NoPipe | Outcome::Eof => self.end(side).writable = false,
+            Outcome::Broken(fault) => self.broke(side, fault),
+        }
+    }
+
+    /// What a shutdown did.
+    pub fn shut(&mut self, side: Side, result: Result<(), Fault>) {
+        let dir = side.other().outgoing();
+        match result {
+            Ok(()) => {
+                self.halves[dir as usize].shut = true;
+                self.report.ended[dir as usize] = true;
+            }
+            Err(fault) => self.broke(side, fault),
+        }
+    }
+
+    /// What taking the error brought.
+    pub fn took_error(&mut self, side: Side, fault: Option<Fault>) {
+        if let Some(fault) = fault {
+            self.broke(side, fault);
+        }
+    }
+
+    /// How many bytes that side's peer has not acknowledged.
+    pub fn unacknowledged(&mut self, side: Side, bytes: usize) {
+        self.end(side).acknowledged = bytes == 0;
+        // The other side, if it waits too, is asked in the same turn.
+        self.look |= bytes == 0;
+    }
+
+    /// What happened since the last report; `None` if nothing did.
+    pub fn take_report(&mut self) -> Option<Report> {
+        let next = Report { standing: self.report.standing, ..Report::default() };
+        let report = core::mem::replace(&mut self.report, next);
+        let news = report != Report::default();
+        if !self.is_finished() {
+            self.report.standing = Standing::Open;
+        }
+        news.then_some(report)
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.report.standing, Standing::Finished(_))
+    }
+
+    fn end(&mut self, side: Side) -> &mut End {
+        &mut self.ends[side as usize]
+    }
+
+    /// There are bytes to write, and somebody to take them.
+    fn owes(&self, dir: Dir) -> bool {
+        self.halves[dir as usize].held > 0 && self.ends[dir.to() as usize].fault.is_none()
+    }
+
+    /// Whether more may be read in this direction. Otherwise reading pauses, which is the back-pressure: a buffer
+    /// is filled only when empty, a pipe also while the destination takes nothing, until it is full.
+    fn may_fill(&self, dir: Dir) -> bool {
+        let half = &self.halves[dir as usize];
+        let destination = &self.ends[dir.to() as usize];
+        let room = half.held == 0 || (half.piped && !half.stalled && !half.copy_once && !destination.writable);
+        let wanted = self.wind.is_none() && destination.fault.is_none() && !half.shut;
+        room && wanted && !self.ends[dir.from() as usize].finished
+    }
+
+    fn broke(&mut self, side: Side, fault: Fault) {
+        let end = self.end(side);
+        if end.fault.is_some() {
+            return;
+        }
+        end.fault = Some(fault);
+        // Whatever it had sent before is still to be read, and no event will say so.
+        end.readable = true;
+        end.more = true;
+        self.look = true;
+        if !core::mem::replace(&mut self.told, true) {
+            self.report.broken = Some((side, fault));
+        }
+    }
+
+    fn read_to_end(&mut self, side: Side) {
+        let end = self.end(side);
+        end.readable = false;
+        end.finished = true;
+    }
+
+    fn read_short(&mut self, side: Side, short: bool) {
+        let end = self.end(side);
+        end.readable &= !short || end.more;
+    }
+
+    fn read_nothing(&mut self, side: Side) {
+        let end = self.end(side);
+        end.readable = false;
+        end.more = false;
+        // A broken socket that has nothing more will never have anything.
+        end.finished |= end.fault.is_some();
+    }
+}
+
+impl Half {
+    /// Small messages are cheaper by copy, large flows by splice: follow what is seen.
+    fn adapt(&mut self, mode: Mode, via: Via, bytes: usize, short: bool) {
+        if mode != Mode::Auto {
+            return;
+        }
+        let (speaks_for_change, enough, other) = match via {
+            Via::Copy => (!short && bytes >= SMALL_SPLICE, FULL_COPIES, Via::Splice),
+            Via::Splice => (bytes < SMALL_SPLICE, SMALL_SPLICES, Via::Copy),
+        };
+        if self.via != via || !speaks_for_change {
+            self.streak = 0;
+            return;
+        }
+        self.streak += 1;
+        if self.streak >= enough {
+            self.via = other;
+            self.streak = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

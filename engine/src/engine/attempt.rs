@@ -1,0 +1,369 @@
+//! Picking a backend, connecting to it, and what follows when that fails.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::{Engine, PoolState};
+use crate::api::{Action, CloseReason, Ends, Event, Fault};
+use crate::balance::{Balancer, Query};
+use crate::config::Failover;
+use crate::failover::{Budget, backoff};
+use crate::health::{Change, Passive};
+use crate::ids::Incarnation;
+use crate::roster::{Backend, Pool, Roster};
+use crate::session::{Phase, Route};
+use crate::time::Timestamp;
+use crate::unpack::Reject;
+
+/// Where a session may go now.
+enum Choice {
+    /// There, and now. No backend: an address that the unpack named.
+    Go(Option<Arc<Backend>>, SocketAddr),
+    /// Everybody who might was tried: again after a pause.
+    Later,
+    /// Nowhere.
+    End(CloseReason),
+}
+
+impl Engine {
+    /// The preread is over, or was not needed: the session goes where `route` says.
+    pub(super) fn route(&mut self, now: Timestamp, index: usize, route: Route) {
+        let session = &mut self.sessions[index];
+        if let Some(early) = &mut session.early {
+            early.route = route;
+        }
+        if let Some(state) = self.pools.get_mut(session.pool.index()) {
+            state.budget.session();
+            state.turn = state.turn.wrapping_add(1);
+        }
+        self.attempt(now, index);
+    }
+
+    /// Begins an attempt, or a pause, or the end.
+    pub(super) fn attempt(&mut self, now: Timestamp, index: usize) {
+        match self.choose(now, index) {
+            Choice::Go(backend, to) => self.connect(now, index, backend, to),
+            Choice::Later => self.wait(now, index),
+            Choice::End(reason) => self.close(now, index, reason, Ends::FIN),
+        }
+    }
+
+    fn choose(&mut self, now: Timestamp, index: usize) -> Choice {
+        let session = &mut self.sessions[index];
+        let Some(early) = &mut session.early else {
+            return Choice::End(CloseReason::NoBackend);
+        };
+        let none = early.last_fault.map_or(CloseReason::NoBackend, CloseReason::ConnectFailed);
+        if let Route::Address(to) = early.route {
+            let allowed = self.config.listeners[session.listener.index()].allow_address;
+            return match session.phase {
+                _ if !allowed => Choice::End(CloseReason::Rejected(Reject::AddressNotAllowed)),
+                Phase::Preread | Phase::Waiting => Choice::Go(None, to),
+                // It has just failed, and there is no other to go to.
+                _ => Choice::Later,
+            };
+        }
+        let pool = self.roster.pool(session.pool).cloned();
+        let (Some(pool), Some(state)) = (pool, self.pools.get_mut(session.pool.index())) else {
+            return Choice::End(CloseReason::Rejected(Reject::UnknownPool));
+        };
+        let backends = pool.backends();
+        let health = &state.health;
+        let eligible = |slot: usize| {
+            let backend = &backends[slot];
+            backend.address.is_some() && !backend.draining && health[slot].eligible(now)
+        };
+        let tried: Vec<u32> = slots(&pool, &early.tried);
+        let slot = match &early.route {
+            Route::Backend(id) => match pool.by_id(id) {
+                None => return Choice::End(CloseReason::Rejected(Reject::UnknownBackend)),
+                Some(slot) => Some(slot)
+                    .filter(|&slot| eligible(slot) && !tried.contains(&(slot as u32))),
+            },
+            route => {
+                let key = if let Route::Key(hash) = *route { Some(hash) } else { None };
+                let query = Query { key, source: session.peer.ip(), tried: &tried };
+                state.balancer.pick(&pool, &query, eligible, &mut self.rng)
+            }
+        };
+        match slot.and_then(|slot| Some((slot, backends[slot].address?))) {
+            Some((slot, to)) => Choice::Go(Some(Arc::clone(&backends[slot])), to),
+            None if tried.iter().any(|&slot| eligible(slot as usize)) => Choice::Later,
+            None => Choice::End(none),
+        }
+    }
+
+    fn connect(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        backend: Option<Arc<Backend>>,
+        to: SocketAddr,
+    ) {
+        let failover = self.failover(index);
+        let from = self.local_address(index, to);
+        let session = &mut self.sessions[index];
+        session.enter(Phase::Connecting);
+        session.phase_by = now + failover.connect_timeout;
+        session.attempts += 1;
+        session.to = Some(to);
+        let (id, attempt, pool) = (session.id, session.attempt(), session.pool);
+        let incarnation = backend.as_ref().map(|backend| backend.incarnation);
+        if let Some(backend) = &backend {
+            backend.load.add();
+        }
+        session.backend = backend;
+        if let Some(passive) = self.passive(index) {
+            passive.picked(now);
+        }
+        self.events.push_back(Event::Picked { session: id, attempt, pool, backend: incarnation, to });
+        self.actions.push_back(Action::Connect { session: id, attempt, to, from });
+    }
+
+    /// The pool's next local address of the family of `to`.
+    fn local_address(&self, index: usize, to: SocketAddr) -> Option<core::net::IpAddr> {
+        let session = &self.sessions[index];
+        let pool = self.roster.pool(session.pool)?;
+        let state = self.pools.get(session.pool.index())?;
+        let fits = || pool.sources.iter().filter(|from| from.is_ipv4() == to.is_ipv4());
+        let count = fits().count();
+        // Another attempt takes another address: the last one may have run out of ports.
+        let turn = state.turn.wrapping_add(usize::from(session.attempts));
+        fits().nth(turn.checked_rem(count)?).copied()
+    }
+
+    fn wait(&mut self, now: Timestamp, index: usize) {
+        let session = &mut self.sessions[index];
+        let Some(early) = &mut session.early else {
+            return;
+        };
+        early.tried.clear();
+        early.rounds += 1;
+        let pause = backoff(early.rounds, &mut self.rng);
+        session.enter(Phase::Waiting);
+        session.phase_by = now + pause;
+    }
+
+    /// The kernel says that the connection stands.
+    pub(super) fn connected(&mut self, now: Timestamp, index: usize) {
+        let session = &mut self.sessions[index];
+        if session.phase != Phase::Connecting {
+            return;
+        }
+        // The deadline stays until a byte proves the connection.
+        let deadline = session.phase_by;
+        session.enter(Phase::Relaying);
+        session.phase_by = deadline;
+        session.active = now;
+        let (session, attempt) = (session.id, session.attempt());
+        self.actions.push_back(Action::Relay { session, attempt });
+        let early = self.sessions[index].early.as_ref();
+        if early.is_some_and(|early| early.preface.is_empty()) {
+            self.establish(now, index);
+        }
+    }
+
+    /// The backend is this session's from here on: no other one may be tried.
+    pub(super) fn establish(&mut self, now: Timestamp, index: usize) {
+        let session = &mut self.sessions[index];
+        if session.established {
+            return;
+        }
+        session.established = true;
+        session.phase_by = Timestamp::NEVER;
+        session.active = now;
+        session.early = None;
+        let backend = session.backend.as_ref().map(|backend| backend.incarnation);
+        let (id, pool) = (session.id, session.pool);
+        let change = self.passive(index).and_then(Passive::succeeded);
+        self.events.push_back(Event::Established { session: id, backend });
+        if let (Some(Change::Up), Some(backend)) = (change, backend) {
+            self.events.push_back(Event::BackendUp { pool, backend });
+        }
+    }
+
+    /// An attempt failed before the backend took a byte: nothing is lost, another one may follow.
+    pub(super) fn attempt_failed(&mut self, now: Timestamp, index: usize, fault: Fault) {
+        let fall = self.failover(index).fall;
+        let mut rng = self.rng.split();
+        let change = self.passive(index).and_then(|passive| {
+            if fault.is_local() {
+                passive.cancelled(now);
+                return None;
+            }
+            passive.failed(now, fall, &mut rng)
+        });
+        let session = &self.sessions[index];
+        let down = session.backend.as_ref().map(|backend| (session.pool, backend.incarnation));
+        self.leave(index, fault);
+        if let (Some(Change::Down), Some((pool, backend))) = (change, down) {
+            self.events.push_back(Event::BackendDown { pool, backend, fault });
+        }
+        self.retry(now, index, fault);
+        if let (Some(Change::Down), Some((_, backend))) = (change, down) {
+            self.leave_backend(now, backend, fault);
+        }
+    }
+
+    /// Gives the current attempt up.
+    fn leave(&mut self, index: usize, fault: Fault) {
+        let session = &mut self.sessions[index];
+        let backend = session.backend.take();
+        if let Some(backend) = &backend {
+            backend.load.sub();
+        }
+        let (id, attempt) = (session.id, session.attempt());
+        let backend = backend.map(|backend| backend.incarnation);
+        if let Some(early) = &mut session.early {
+            early.last_fault = Some(fault);
+            if !fault.is_local() {
+                early.tried.extend(backend);
+            }
+        }
+        self.actions.push_back(Action::Abandon { session: id, attempt });
+        self.events.push_back(Event::AttemptFailed { session: id, attempt, backend, fault });
+    }
+
+    fn retry(&mut self, now: Timestamp, index: usize, fault: Fault) {
+        let retries = self.failover(index).retries;
+        let session = &self.sessions[index];
+        let failed = |fault: Fault| {
+            if fault.is_local() {
+                CloseReason::LocalFault(fault)
+            } else {
+                CloseReason::ConnectFailed(fault)
+            }
+        };
+        if session.attempts > retries {
+            return self.close(now, index, failed(fault), Ends::FIN);
+        }
+        let budget = self.pools.get_mut(session.pool.index()).map(|state| &mut state.budget);
+        if budget.is_some_and(|budget| !budget.retry(now)) {
+            return self.close(now, index, CloseReason::RetryBudget, Ends::FIN);
+        }
+        if fault.is_local() {
+            // Another backend would not help: this host needs a moment.
+            self.wait(now, index);
+        } else {
+            self.attempt(now, index);
+        }
+    }
+
+    /// `backend` went down: sessions that are still connecting to it need not wait for their own timeouts, if there
+    /// is somebody else to go to.
+    fn leave_backend(&mut self, now: Timestamp, backend: Incarnation, fault: Fault) {
+        let waiting = self.connecting(|session| session == backend);
+        for index in waiting {
+            if self.has_other(now, index) {
+                if let Some(passive) = self.passive(index) {
+                    passive.cancelled(now);
+                }
+                self.leave(index, fault);
+                self.retry(now, index, fault);
+                self.rearm(index);
+            }
+        }
+    }
+
+    /// Sessions that are connecting to a backend that the roster no longer has go elsewhere at once.
+    pub(super) fn leave_removed(&mut self, now: Timestamp) {
+        let roster = Arc::clone(&self.roster);
+        let known = |backend| {
+            roster.pools.iter().flat_map(|pool| pool.backends()).any(|known| known.incarnation == backend)
+        };
+        for index in self.connecting(|backend| !known(backend)) {
+            self.leave(index, Fault::Unreachable);
+            self.retry(now, index, Fault::Unreachable);
+            self.rearm(index);
+        }
+    }
+
+    /// Sessions whose attempt is not proven yet and whose backend fits.
+    fn connecting(&self, fits: impl Fn(Incarnation) -> bool) -> Vec<usize> {
+        let unproven = self.sessions.iter().filter(|(_, session)| !session.established);
+        unproven
+            .filter(|(_, session)| session.backend.as_ref().is_some_and(|it| fits(it.incarnation)))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Whether another backend than the session's own could take it.
+    fn has_other(&self, now: Timestamp, index: usize) -> bool {
+        let session = &self.sessions[index];
+        let own = session.backend.as_ref().map(|backend| backend.incarnation);
+        let (Some(pool), Some(state), Some(early)) = (
+            self.roster.pool(session.pool),
+            self.pools.get(session.pool.index()),
+            session.early.as_ref(),
+        ) else {
+            return false;
+        };
+        pool.backends().iter().zip(&state.health).any(|(backend, health)| {
+            Some(backend.incarnation) != own
+                && !early.tried.contains(&backend.incarnation)
+                && backend.address.is_some()
+                && !backend.draining
+                && health.eligible(now)
+        })
+    }
+
+    /// The passive health of the session's backend, if the roster still has it.
+    pub(super) fn passive(&mut self, index: usize) -> Option<&mut Passive> {
+        let session = &self.sessions[index];
+        let backend = session.backend.as_ref()?;
+        let pool = self.roster.pool(session.pool)?;
+        let slot = pool.by_id(backend.id.as_bytes())?;
+        if pool.backends()[slot].incarnation != backend.incarnation {
+            return None;
+        }
+        self.pools.get_mut(session.pool.index())?.health.get_mut(slot)
+    }
+
+    fn failover(&self, index: usize) -> Failover {
+        let pool = self.roster.pool(self.sessions[index].pool);
+        pool.map(|pool| pool.failover.clone()).unwrap_or_default()
+    }
+
+    /// Takes a roster over; what was learnt about pools and backends that stay is kept.
+    pub(super) fn adopt_roster(&mut self, now: Timestamp, roster: Arc<Roster>) {
+        let mut pools: BTreeMap<&str, PoolState> = BTreeMap::new();
+        let mut health: BTreeMap<Incarnation, Passive> = BTreeMap::new();
+        for (pool, mut state) in self.roster.pools.iter().zip(core::mem::take(&mut self.pools)) {
+            let known = core::mem::take(&mut state.health);
+            health.extend(pool.backends().iter().map(|it| it.incarnation).zip(known));
+            pools.insert(&pool.name, state);
+        }
+        for pool in &roster.pools {
+            let mut state = pools.remove(&*pool.name).unwrap_or_else(|| PoolState::new(now));
+            let known = pool.backends().iter().map(|it| health.remove(&it.incarnation));
+            state.health = known.map(|passive| passive.unwrap_or_else(Passive::new)).collect();
+            self.pools.push(state);
+        }
+        self.roster = roster;
+    }
+}
+
+impl PoolState {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            balancer: Balancer::default(),
+            budget: Budget::new(now),
+            health: Vec::new(),
+            turn: 0,
+        }
+    }
+}
+
+/// The slots that `tried` has in this roster.
+fn slots(pool: &Pool, tried: &[Incarnation]) -> Vec<u32> {
+    if tried.is_empty() {
+        return Vec::new();
+    }
+    let backends = pool.backends().iter().enumerate();
+    backends
+        .filter(|(_, backend)| tried.contains(&backend.incarnation))
+        .map(|(slot, _)| slot as u32)
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! How sessions end: in order, by faults, by deadlines, and when tlb stops.
+
+use alloc::vec::Vec;
+
+use super::Engine;
+use crate::api::{Action, Close, CloseReason, Ends, Event, Fault, Standing};
+use crate::ids::Side;
+use crate::session::Phase;
+use crate::time::{Duration, Timestamp};
+use crate::timer::Timer;
+
+/// First and longest distance between two looks at unacknowledged bytes.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_DOUBLINGS: u8 = 6;
+/// A session that passed no byte for this long is at rest when tlb stops: a FIN cuts nothing off.
+const AT_REST: Duration = Duration::from_secs(1);
+/// What a session may take longer than the shutdown timeout to wind up.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Ends a session now.
+    pub(super) fn close(&mut self, now: Timestamp, index: usize, reason: CloseReason, ends: Ends) {
+        let unproven = !self.sessions[index].established;
+        if unproven && let Some(passive) = self.passive(index) {
+            passive.cancelled(now);
+        }
+        let session = self.sessions.remove(index);
+        self.timers.clear(index);
+        if let Some(backend) = &session.backend {
+            backend.load.sub();
+        }
+        self.preread_memory -= session.memory;
+        self.listeners[session.listener.index()].live -= 1;
+        // Whatever it held may be what another listener lacks.
+        for listener in &mut self.listeners {
+            listener.paused_until = Timestamp::ZERO;
+        }
+        self.actions.push_back(Action::Close { session: session.id, ends });
+        self.events.push_back(Event::Closed(session.closed(now, reason)));
+    }
+
+    /// A socket of an established relay broke, or the client's before that.
+    pub(super) fn broken(&mut self, now: Timestamp, index: usize, side: Side, fault: Fault) {
+        let reason = match side {
+            Side::Client => CloseReason::ClientBroken(fault),
+            Side::Backend => CloseReason::BackendBroken(fault),
+        };
+        if !self.sessions[index].established {
+            return self.close(now, index, reason, Ends::RESET);
+        }
+        self.wind(now, index, reason);
+    }
+
+    /// The reason of the end is known; what was read is still to be written, within the reset timeout.
+    fn wind(&mut self, now: Timestamp, index: usize, reason: CloseReason) {
+        let mut by = now + self.config.limits.reset_timeout;
+        if let Some(stop_by) = self.stop_by {
+            by = by.min(stop_by.max(now));
+        }
+        let session = &mut self.sessions[index];
+        session.reason.get_or_insert(reason);
+        session.wind_by = session.wind_by.min(by);
+        session.stop_at = Timestamp::NEVER;
+        if session.phase != Phase::Winding {
+            session.enter(Phase::Winding);
+        }
+    }
+
+    /// Where the relay stands after a turn.
+    pub(super) fn standing(&mut self, now: Timestamp, index: usize, standing: Standing) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        match standing {
+            Standing::Open => {}
+            Standing::Unacknowledged => {
+                let distance = LOOK_FIRST * (1 << session.looks.min(LOOK_DOUBLINGS));
+                session.looks = session.looks.saturating_add(1);
+                session.look_at = now + distance;
+            }
+            Standing::Finished(ends) => {
+                let reason = session.reason.unwrap_or(CloseReason::Completed);
+                self.close(now, index, reason, ends);
+            }
+        }
+    }
+
+    /// The deadline of a session has come, or is found to have moved on.
+    pub(super) fn expire(&mut self, now: Timestamp, index: usize) {
+        let (at, timer) = self.deadline(index);
+        if at > now {
+            return self.timers.set(index, at);
+        }
+        let session = &mut self.sessions[index];
+        let id = session.id;
+        match timer {
+            Timer::Preread => self.close(now, index, CloseReason::PrereadTimeout, Ends::FIN),
+            Timer::Connect => self.attempt_failed(now, index, Fault::TimedOut),
+            Timer::Retry => self.attempt(now, index),
+            Timer::Look => {
+                session.look_at = Timestamp::NEVER;
+                self.actions.push_back(Action::Look { session: id });
+            }
+            Timer::Wind => {
+                let reason = session.reason.unwrap_or(CloseReason::Completed);
+                self.close(now, index, reason, Ends::RESET);
+            }
+            // Nothing is under way, so a FIN is honest.
+            Timer::Idle => self.begin_wind(now, index, CloseReason::IdleTimeout, Close::Fin),
+            // One side still waits for an end that will not come: it must not take a FIN for it.
+            Timer::HalfClose => {
+                self.begin_wind(now, index, CloseReason::HalfCloseTimeout, Close::Reset);
+            }
+            Timer::Stop => self.stop_session(now, index),
+            Timer::Accept => {}
+        }
+        self.rearm(index);
+    }
+
+    fn begin_wind(&mut self, now: Timestamp, index: usize, reason: CloseReason, how: Close) {
+        self.wind(now, index, reason);
+        let session = self.sessions[index].id;
+        self.actions.push_back(Action::Wind { session, how });
+    }
+
+    fn stop_session(&mut self, now: Timestamp, index: usize) {
+        let session = &self.sessions[index];
+        if session.phase != Phase::Relaying || !session.established {
+            return self.close(now, index, CloseReason::Shutdown, Ends::FIN);
+        }
+        // A FIN in the middle of a flow would let a cut stream pass for a whole one.
+        let rests = now.since(session.active) >= AT_REST;
+        let how = if rests { Close::Fin } else { Close::Reset };
+        self.begin_wind(now, index, CloseReason::Shutdown, how);
+    }
+
+    /// Puts the deadline of a session in order that may have ended.
+    pub(super) fn rearm(&mut self, index: usize) {
+        if let Some(session) = self.sessions.get(index) {
+            let id = session.id;
+            self.after(id);
+        }
+    }
+
+    /// Begins to stop: the sessions of now end one after the other over the shutdown timeout, those that have been
+    /// idle the longest first; those that still come end last. A second call does nothing.
+    pub fn stop(&mut self, now: Timestamp) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        let timeout = self.config.limits.shutdown_timeout;
+        self.stop_by = Some(now + timeout + STOP_GRACE);
+        let mut order: Vec<(Timestamp, usize)> =
+            self.sessions.iter().map(|(index, session)| (session.active, index)).collect();
+        order.sort_unstable();
+        let count = order.len().max(1) as u128;
+        for (place, (_, index)) in order.into_iter().enumerate() {
+            let share = timeout.as_nanos() * (place as u128 + 1) / count;
+            let share = Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX));
+            let session = &mut self.sessions[index];
+            if session.phase != Phase::Winding {
+                session.stop_at = now + share;
+            }
+            self.rearm(index);
+        }
+        self.check_all();
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop_by.is_some()
+    }
+}

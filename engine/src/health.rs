@@ -1,0 +1,164 @@
+//! Passive health: what sessions' own connect attempts say about a backend.
+
+use crate::rng::Rng;
+use crate::time::{Duration, Timestamp};
+
+/// What one engine knows about one backend from connect attempts alone.
+///
+/// | state | picked | succeeded | failed | cancelled |
+/// |---|---|---|---|---|
+/// | up | up | up, row forgotten | the `fall`th in a row: down | up |
+/// | down, waiting | down | up | down | down |
+/// | down, back-off over | trial | up | down | down |
+/// | trial | trial | up | down, longer back-off | down, back-off over |
+///
+/// Down is temporary: after a back-off that doubles from [`Passive::BACK_OFF_MIN`] to [`Passive::BACK_OFF_MAX`],
+/// with a jitter of [`Passive::JITTER_PERCENT`] per cent either way so that engines do not try in step, one session
+/// at a time may try. Any success brings the backend up and forgets everything.
+///
+/// Every pick is followed by exactly one of [`succeeded`](Passive::succeeded), [`failed`](Passive::failed) and
+/// [`cancelled`](Passive::cancelled). Only failures that are the backend's count: faults of this host are cancels.
+#[derive(Clone, Debug, Default)]
+pub struct Passive {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Takes sessions. `failures` have come since the last success.
+    Up { failures: u32 },
+    /// Takes none before `until`, then one as a trial. `strikes` counts how often it went down since it was up.
+    Down { until: Timestamp, strikes: u32 },
+    /// One session tries.
+    Trial { strikes: u32 },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Up { failures: 0 }
+    }
+}
+
+/// A backend went down or came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It takes sessions again.
+    Up,
+    /// It gets no new session until its back-off is over.
+    Down,
+}
+
+impl Passive {
+    /// The first back-off.
+    pub const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+    /// The longest back-off, before jitter.
+    pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+    /// How much a back-off may be shorter or longer, in per cent.
+    pub const JITTER_PERCENT: u64 = 20;
+
+    /// A backend of which nothing is known: up.
+    pub const fn new() -> Self {
+        Self {
+            state: State::Up { failures: 0 },
+        }
+    }
+
+    /// Whether it may be picked for a session.
+    pub fn eligible(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Up { .. } => true,
+            State::Down { until, .. } => until <= now,
+            State::Trial { .. } => false,
+        }
+    }
+
+    /// It was picked, and a connect attempt begins. Returns whether that attempt is the trial of a backend that is
+    /// down: no other session may be given to it until this one's result is known.
+    ///
+    /// Attempts that began before the backend went down may end while the trial is in flight. A caller that
+    /// remembers which attempt is the trial reports, as long as [`Passive::is_down`], no failure and no cancel of
+    /// any other; for one that does not, they count as the trial's, which costs at worst a longer back-off or a
+    /// second trial.
+    pub fn picked(&mut self, now: Timestamp) -> bool {
+        match self.state {
+            State::Down { until, strikes } if until <= now => {
+                self.state = State::Trial { strikes };
+                true
+            }
+            State::Up { .. } | State::Down { .. } | State::Trial { .. } => false,
+        }
+    }
+
+    /// An attempt succeeded, whenever it began.
+    pub fn succeeded(&mut self) -> Option<Change> {
+        let was_down = self.is_down();
+        *self = Self::new();
+        was_down.then_some(Change::Up)
+    }
+
+    /// An attempt failed, and the backend is at fault. `fall` failures in a row (at least 1) take it down.
+    ///
+    /// Failures that come while it is down are of attempts that began before: they say nothing new.
+    pub fn failed(&mut self, now: Timestamp, fall: u32, rng: &mut Rng) -> Option<Change> {
+        match self.state {
+            State::Up { failures } => {
+                let failures = failures.saturating_add(1);
+                if failures < fall {
+                    self.state = State::Up { failures };
+                    return None;
+                }
+                self.strike(1, now, rng);
+                Some(Change::Down)
+            }
+            State::Down { .. } => None,
+            State::Trial { strikes } => {
+                self.strike(strikes.saturating_add(1), now, rng);
+                None
+            }
+        }
+    }
+
+    /// An attempt ended and says nothing about the backend: the client left, or this host was at fault. If it was
+    /// the trial, the next session may try at once.
+    pub fn cancelled(&mut self, now: Timestamp) {
+        if let State::Trial { strikes } = self.state {
+            self.state = State::Down {
+                until: now,
+                strikes,
+            };
+        }
+    }
+
+    /// Whether it is down, a trial in flight or not.
+    pub fn is_down(&self) -> bool {
+        !matches!(self.state, State::Up { .. })
+    }
+
+    /// When its back-off is over, if it is down and no trial is in flight.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Down { until, .. } => Some(until),
+            State::Up { .. } | State::Trial { .. } => None,
+        }
+    }
+
+    fn strike(&mut self, strikes: u32, now: Timestamp, rng: &mut Rng) {
+        self.state = State::Down {
+            until: now + back_off(strikes, rng),
+            strikes,
+        };
+    }
+}
+
+/// The back-off after so many strikes, at least one.
+fn back_off(strikes: u32, rng: &mut Rng) -> Duration {
+    // Doubling beyond the cap changes nothing, and 2^31 s fits.
+    let doublings = strikes.saturating_sub(1).min(31);
+    let plain = (Passive::BACK_OFF_MIN * (1 << doublings)).min(Passive::BACK_OFF_MAX);
+    let jitter = Passive::JITTER_PERCENT * 10_000;
+    let millionths = 1_000_000 - jitter + rng.below(2 * jitter + 1);
+    plain * millionths as u32 / 1_000_000
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! One session: what is known about it, and which steps are legal.
+//!
+//! ```text
+//!                      ┌──────── redispatch ─────────┐
+//! accept ─▶ Preread ─▶ Connecting ─▶ Relaying ─▶ Winding ─▶ closed
+//!                      └─▶ Waiting ─▶┘
+//! ```
+//! Every phase may also go straight to closed. *Winding* means that the reason of the end is known and only bytes
+//! that were already read are still on their way.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+
+use crate::api::{CloseReason, Closed, Fault};
+use crate::config::Listener;
+use crate::ids::{Incarnation, ListenerId, PoolId, SessionId};
+use crate::preread::Preread;
+use crate::roster::Backend;
+use crate::time::{Duration, Timestamp};
+use crate::timer::Timer;
+
+/// How much of a key is kept for the log.
+pub const KEY_LOGGED: usize = 64;
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The client's first bytes are being read.
+    Preread,
+    /// A backend is being connected to, or has yet to prove that it is.
+    Connecting,
+    /// The next round of attempts is a pause away.
+    Waiting,
+    /// Bytes are passed on.
+    Relaying,
+    /// The end is decided; what was read is still being written.
+    Winding,
+}
+
+/// What a session carries from accept until a backend is established, and then drops.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    pub(crate) preread: Preread,
+    pub(crate) preface: Bytes,
+    pub(crate) route: Route,
+    pub(crate) tried: Vec<Incarnation>,
+    pub(crate) rounds: u32,
+    pub(crate) last_fault: Option<Fault>,
+}
+
+/// Where a session is to go, before a backend is picked.
+#[derive(Debug, Default)]
+pub(crate) enum Route {
+    /// By the pool's policy, with the hash of a key if there is one.
+    #[default]
+    Any,
+    /// By the pool's policy, for this hash.
+    Key(u64),
+    /// To the backend of that id.
+    Backend(Bytes),
+    /// To that address, whether or not a pool has it.
+    Address(SocketAddr),
+}
+
+/// One client connection and what became of it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) listener: ListenerId,
+    pub(crate) pool: PoolId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) phase: Phase,
+    /// Attempts made; the current one's number is one less.
+    pub(crate) attempts: u8,
+    /// The backend took or sent a byte (or, with an empty preface, the connection).
+    pub(crate) established: bool,
+    pub(crate) half_closed: bool,
+    /// Looks at unacknowledged bytes so far, for their growing distance.
+    pub(crate) looks: u8,
+    pub(crate) accepted: Timestamp,
+    /// When a byte passed last.
+    pub(crate) active: Timestamp,
+    /// Deadline of the phase; [`Timestamp::NEVER`] if it has none. Likewise the others.
+    pub(crate) phase_by: Timestamp,
+    pub(crate) look_at: Timestamp,
+    pub(crate) wind_by: Timestamp,
+    pub(crate) stop_at: Timestamp,
+    pub(crate) forward: u64,
+    pub(crate) back: u64,
+    pub(crate) skipped: u64,
+    /// Bytes counted in the engine's preread memory.
+    pub(crate) memory: usize,
+    /// Why it ends, once that is known.
+    pub(crate) reason: Option<CloseReason>,
+    pub(crate) backend: Option<Arc<Backend>>,
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) early: Option<Box<Early>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        id: SessionId,
+        on: ListenerId,
+        listener: &Listener,
+        peer: SocketAddr,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            listener: on,
+            pool: listener.pool,
+            peer,
+            phase: Phase::Preread,
+            attempts: 0,
+            established: false,
+            half_closed: false,
+            looks: 0,
+            accepted: now,
+            active: now,
+            phase_by: now + listener.preread_timeout,
+            look_at: Timestamp::NEVER,
+            wind_by: Timestamp::NEVER,
+            stop_at: Timestamp::NEVER,
+            forward: 0,
+            back: 0,
+            skipped: 0,
+            memory: 0,
+            reason: None,
+            backend: None,
+            to: None,
+            key: None,
+            early: Some(Box::default()),
+        }
+    }
+
+    /// Goes to another phase, which has no deadline yet.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        use Phase::{Connecting, Preread, Relaying, Waiting, Winding};
+        debug_assert!(
+            matches!(
+                (self.phase, phase),
+                (Preread | Waiting, Connecting)
+                    | (Preread | Connecting | Relaying, Waiting)
+                    | (Connecting | Relaying, Connecting)
+                    | (Connecting, Relaying)
+                    | (Relaying, Winding)
+            ),
+            "{}: {:?} cannot become {phase:?}",
+            self.id,
+            self.phase
+        );
+        self.phase = phase;
+        self.phase_by = Timestamp::NEVER;
+    }
+
+    /// Number of the current attempt.
+    pub(crate) fn attempt(&self) -> u8 {
+        self.attempts.wrapping_sub(1)
+    }
+
+    /// Whether `attempt` is the one that is under way.
+    pub(crate) fn is_current(&self, attempt: u8) -> bool {
+        self.attempts > 0 && attempt == self.attempt()
+    }
+
+    /// The earliest of its deadlines, and which it is.
+    pub(crate) fn deadline(&self, listener: &Listener) -> (Timestamp, Timer) {
+        let phase = match self.phase {
+            Phase::Preread => Timer::Preread,
+            Phase::Waiting => Timer::Retry,
+            Phase::Connecting | Phase::Relaying | Phase::Winding => Timer::Connect,
+        };
+        let idle = match (self.phase, self.half_closed) {
+            (Phase::Relaying, true) => (self.after(Some(listener.half_close_timeout)), Timer::HalfClose),
+            (Phase::Relaying, false) => (self.after(listener.idle_timeout), Timer::Idle),
+            _ => (Timestamp::NEVER, Timer::Idle),
+        };
+        [
+            (self.phase_by, phase),
+            idle,
+            (self.look_at, Timer::Look),
+            (self.wind_by, Timer::Wind),
+            (self.stop_at, Timer::Stop),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or((Timestamp::NEVER, Timer::Idle))
+    }
+
+    fn after(&self, quiet: Option<Duration>) -> Timestamp {
+        quiet.map_or(Timestamp::NEVER, |quiet| self.active + quiet)
+    }
+
+    /// The record of its end.
+    pub(crate) fn closed(self, now: Timestamp, reason: CloseReason) -> Closed {
+        Closed {
+            session: self.id,
+            listener: self.listener,
+            peer: self.peer,
+            reason,
+            backend: self.backend.map(|backend| backend.incarnation),
+            to: self.to,
+            key: self.key,
+            forward: self.forward,
+            back: self.back,
+            skipped: self.skipped,
+            attempts: self.attempts,
+            lasted: now.since(self.accepted),
+        }
+    }
+}
