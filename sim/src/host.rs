@@ -13,7 +13,6 @@ use tlb_engine::api::Event;
 use tlb_engine::config::Config;
 use tlb_engine::drive::{Driver, Mode};
 use tlb_engine::engine::Engine;
-use tlb_engine::ids::ListenerId;
 use tlb_engine::roster::Roster;
 use tlb_engine::time::{Duration, Timestamp};
 use tokio::task::coop::unconstrained;
@@ -74,6 +73,8 @@ pub enum Command {
 pub struct Seen {
     /// When.
     pub at: Timestamp,
+    /// By which roster.
+    pub epoch: u64,
     /// What.
     pub event: Event,
 }
@@ -134,24 +135,19 @@ async fn run(setup: Setup, control: Control) -> io::Result<()> {
     *control.0.hub.borrow_mut() = Some(Arc::clone(&hub));
     let engine = Engine::new(setup.config, setup.roster, setup.seed, now());
     let mut driver = Driver::new(engine, net, Mode::Auto);
-    for listener in 0..setup.ports.len() {
-        driver.acceptable(ListenerId(listener as u32));
-    }
     let (mut spins, mut last) = (0, now());
     loop {
         take_in(&mut driver, &control);
         let turn = driver.turn(now());
         while let Some(event) = driver.poll_event() {
             trace.line(now(), &name, format_args!("{event:?}"));
-            control
-                .0
-                .events
-                .borrow_mut()
-                .push(Seen { at: now(), event });
+            let (at, epoch) = (now(), driver.engine().roster().epoch);
+            control.0.events.borrow_mut().push(Seen { at, epoch, event });
         }
         control.0.live.set(driver.engine().live());
         control.0.sockets.set(driver.io().open());
         if driver.finished() {
+            assert_eq!(driver.pending(), None, "{name} has finished");
             trace.line(now(), &name, "finished");
             control.0.has_finished.set(true);
             return Ok(());

@@ -338,7 +338,7 @@ impl Io for Net {
         let Some(live) = slot.as_mut().filter(|slot| slot.session == session) else {
             return;
         };
-        live.stores[side.other().outgoing() as usize] = Bytes::new();
+        live.stores = [Bytes::new(), Bytes::new()];
         let Some(socket) = live.sockets[side as usize].take() else {
             return;
         };

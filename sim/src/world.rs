@@ -28,6 +28,8 @@ pub struct Run {
     pub hash: u64,
     /// How much everything was.
     pub facts: u64,
+    /// The rosters' members, by epoch.
+    pub rosters: Vec<Vec<Member>>,
     /// What each tlb told.
     pub events: Vec<Vec<Seen>>,
     /// How it went for each client.
@@ -47,6 +49,7 @@ pub fn run(scenario: &Scenario, streams: Streams, trace: Trace) -> Run {
     Run {
         hash: table.trace.hash(),
         facts: table.trace.count(),
+        rosters: world.rosters.clone(),
         events: world.tlbs.iter().map(Control::events).collect(),
         clients: table.reports.borrow().clone(),
         served: table.served.borrow().clone(),
@@ -62,7 +65,7 @@ struct World<'a> {
     /// Each tlb's counts of its backends' sessions, which outlive a roster.
     loads: Vec<Vec<Load>>,
     addresses: Vec<SocketAddr>,
-    epoch: u64,
+    rosters: Vec<Vec<Member>>,
     table: Table,
 }
 
@@ -83,7 +86,7 @@ impl<'a> World<'a> {
             tlbs: vec![],
             switches: vec![],
             loads: vec![],
-            epoch: 0,
+            rosters: vec![scenario.members.clone()],
             table: Table::new(scenario.clients.clone(), resets, trace),
             scenario,
         };
@@ -182,7 +185,7 @@ impl<'a> World<'a> {
             members.iter().map(backend).collect(),
         );
         Arc::new(Roster {
-            epoch: self.epoch,
+            epoch: self.rosters.len() as u64 - 1,
             pools: vec![Arc::new(pool)],
         })
     }
@@ -255,7 +258,7 @@ impl<'a> World<'a> {
             Fault::Release(a, b) => self.sim.release(a.as_str(), b.as_str()),
             Fault::Stop(tlb) => self.tlbs[*tlb].tell(Command::Stop),
             Fault::Publish(members) => {
-                self.epoch += 1;
+                self.rosters.push(members.clone());
                 for (number, tlb) in self.tlbs.iter().enumerate() {
                     tlb.tell(Command::Publish(self.roster(number, members)));
                 }
