@@ -2,18 +2,21 @@
 //!
 //! turmoil offers futures, the engine's loop wants calls that return at once and events that say when to call again.
 //! Each socket owns two wakers, for reading and for writing, that only set a bit in a [`Hub`] and wake the host's one
-//! future; a `Pending` becomes [`Outcome::WouldBlock`], a bit becomes an event. As with an edge-triggered epoll, an
-//! event comes once, after a call that found nothing or was short.
+//! future. What has come is taken in at once, into a receive buffer like a kernel's, so that an end of stream or a
+//! reset shows although nobody reads. As with an edge-triggered epoll, an event comes once, for something new.
 //!
 //! What turmoil's world shows and what it cannot:
-//! - One write is one segment there, and a read never crosses segments. [`Chunker`] cuts and joins both by seed.
-//! - A window counts 64 segments, not bytes, so nothing here proves a bound on memory.
-//! - Data that a closed socket had not read makes turmoil send a reset, as a kernel does. It has no `SO_LINGER`:
-//!   [`Close::Reset`] is noted in [`Resets`], and whoever reads the FIN in its place takes it for a reset, after all
-//!   bytes before it. A reset that follows a FIN which was read already goes unseen.
-//! - A writer without credits learns of a reset only once the bytes before it have been read.
-//! - Nothing is known about acknowledgements (always 0), there are no pipes (always [`Outcome::NoPipe`]) and no choice
-//!   of source address. The in-memory net is the place for these.
+//! - One write is one segment there, and a read never crosses segments. The receive buffer joins them, and a
+//!   [`Chunker`] cuts reads and writes by seed, as if bytes had come, or room had, a moment later.
+//! - A window counts segments, not bytes, and a FIN that finds it full is never delivered. So FINs wait here until
+//!   there is room, and nothing here proves a bound on memory.
+//! - Data that nobody had read makes a close a reset, as with a kernel. turmoil has no `SO_LINGER` either way: a reset
+//!   of ours is noted in [`Resets`], and whoever reads the FIN in its place takes it for one, after all bytes before
+//!   it. turmoil's own resets (a host that crashes, data for a closed socket) overtake what is on its way.
+//! - As in a kernel, a reset is told once: whoever reads after that gets a clean end. One that follows a FIN only
+//!   shows in the next write; one behind a full receive buffer once somebody reads.
+//! - Nothing is known about acknowledgements (always 0), there are no pipes (always [`Outcome::NoPipe`]), no urgent
+//!   data and no choice of source address. The in-memory net is the place for these.
 
 use std::fmt;
 use std::future::Future;
@@ -41,7 +44,7 @@ pub use chunk::{Chunker, Chunking};
 pub use hub::Hub;
 pub use socket::Resets;
 
-use hub::{Signal, WRITABLE};
+use hub::Signal;
 use socket::{Socket, State};
 
 /// Most bytes that one [`Io::fill`] reads.
@@ -84,6 +87,8 @@ pub struct Net {
     hub: Arc<Hub>,
     doors: Vec<Option<Door>>,
     slots: Vec<Option<Slot>>,
+    /// Closed sockets whose last segment waits for room.
+    lingering: Vec<Socket>,
     chunks: Chunker,
     resets: Resets,
     trace: Trace,
@@ -127,6 +132,7 @@ impl Net {
             hub,
             doors,
             slots: Vec::new(),
+            lingering: Vec::new(),
             chunks,
             resets,
             trace,
@@ -152,12 +158,13 @@ impl Net {
 
     /// The events since the last call, in the order of their first causes. They are hints, as a kernel's are.
     pub fn take_ready(&mut self) -> Vec<(SocketId, Readiness)> {
+        self.lingering.retain_mut(|socket| !socket.has_gone());
         let mut events = self.hub.take_sockets();
         for (id, readiness) in &mut events {
             let Some(socket) = self.socket(id.session, id.side).filter(|s| s.id == *id) else {
                 continue;
             };
-            socket.look(readiness);
+            *readiness = socket.look(*readiness);
         }
         events
     }
@@ -226,9 +233,7 @@ impl Io for Net {
             "{session} takes a slot in use: its predecessor's sockets were not closed"
         );
         let id = SocketId::client(session);
-        let mut socket = Socket::new(id, State::Open(conn), &self.hub, &self.resets);
-        self.hub.raise(id, WRITABLE);
-        socket.arm(true);
+        let socket = Socket::new(id, State::Open(conn), &self.hub, &self.resets);
         self.slots[index] = Some(Slot {
             session,
             sockets: [Some(socket), None],
@@ -345,7 +350,7 @@ impl Io for Net {
         if live.sockets.iter().all(Option::is_none) {
             *slot = None;
         }
-        socket.close(how);
+        self.lingering.extend(socket.close(how));
         self.tell(session, "close", (side, how));
     }
 }

@@ -4,16 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::ops::Range;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use tlb_engine::rng::Rng;
 use tlb_engine::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 use turmoil::net::TcpStream;
-use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::net::{Chunker, Chunking, Resets, now};
 use crate::stream::{Expect, Flow, garbage};
@@ -163,49 +163,74 @@ impl Table {
     }
 }
 
-/// The two halves of a peer's connection, whose end may be a reset.
+/// A peer's connection, read and written in turn, whose end may be a reset.
 struct Wire {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    stream: RefCell<TcpStream>,
+    local: SocketAddr,
+    peer: SocketAddr,
+    resets: Resets,
 }
 
 impl Wire {
-    fn new(stream: TcpStream) -> Self {
-        let (read, write) = stream.into_split();
-        Self { read, write }
+    fn new(stream: TcpStream, resets: &Resets) -> io::Result<Self> {
+        Ok(Self {
+            local: stream.local_addr()?,
+            peer: stream.peer_addr()?,
+            stream: RefCell::new(stream),
+            resets: resets.clone(),
+        })
     }
-}
 
-/// Reads once, an `Ok(0)` being a clean end.
-async fn read_some(
-    read: &mut OwnedReadHalf,
-    buf: &mut [u8],
-    resets: &Resets,
-) -> io::Result<usize> {
-    let bytes = read.read(buf).await?;
-    if bytes == 0 && resets.is_noted(read.peer_addr()?, read.local_addr()?) {
-        return Err(io::ErrorKind::ConnectionReset.into());
+    /// Reads once.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    async fn read(&self, buf: &mut [u8]) -> Result<usize, End> {
+        let mut buf = ReadBuf::new(buf);
+        let result =
+            poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buf)).await;
+        match (result, buf.filled().len()) {
+            (Ok(()), 0) if !self.resets.is_noted(self.peer, self.local) => Err(End::Eof),
+            (Ok(()), bytes) if bytes > 0 => Ok(bytes),
+            _ => Err(End::Reset),
+        }
     }
-    Ok(bytes)
-}
 
-/// Writes `range` of the stream that `byte` gives, in pieces; tells `sent` each time.
-async fn write_range(
-    write: &mut OwnedWriteHalf,
-    range: std::ops::Range<u64>,
-    chunks: &mut Chunker,
-    byte: impl Fn(u64) -> u8,
-    sent: impl Fn(u64),
-) -> io::Result<()> {
-    let mut at = range.start;
-    while at < range.end {
-        let most = (range.end - at).min(4096) as usize;
-        let piece: Vec<u8> = (at..at + chunks.cut(most) as u64).map(&byte).collect();
-        write.write_all(&piece).await?;
-        at += piece.len() as u64;
-        sent(piece.len() as u64);
+    /// Writes `range` of the stream that `byte` gives, in pieces; tells `sent` the size of each.
+    async fn write(
+        &self,
+        range: Range<u64>,
+        chunks: &mut Chunker,
+        byte: impl Fn(u64) -> u8,
+        sent: impl Fn(u64),
+    ) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let most = (range.end - at).min(4096) as usize;
+            let piece: Vec<u8> = (at..at + chunks.cut(most) as u64).map(&byte).collect();
+            let taken =
+                poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &piece));
+            let taken = taken.await? as u64;
+            at += taken;
+            sent(taken);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Ends the stream, once there is room: turmoil never delivers a FIN that finds its peer's window full.
+    async fn fin(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut stream = self.stream.borrow_mut();
+            ready!(pin!(stream.writable()).poll(cx))?;
+            Pin::new(&mut *stream).poll_shutdown(cx)
+        })
+        .await
+    }
+
+    /// Makes the end that follows a reset.
+    fn reset(&self) {
+        self.resets.note(self.local, self.peer);
+    }
 }
 
 /// Polls a reader and a writer in this order until both are done, or `stop` is set.
@@ -246,7 +271,10 @@ pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
         Ok(stream) => {
             let from = stream.local_addr().ok();
             change(&|report| report.from = from);
-            converse(number, &plan, Wire::new(stream), rng, &table).await;
+            match Wire::new(stream, &table.resets) {
+                Ok(wire) => converse(number, &plan, &wire, rng, &table).await,
+                Err(error) => table.find(format!("c{number} has no address: {error}")),
+            }
         }
     }
     change(&|report| report.is_done = true);
@@ -256,9 +284,7 @@ pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
         .line(now(), "client", format_args!("c{number} {report:?}"));
 }
 
-async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Table) {
-    let Wire { mut read, mut write } = wire;
-    let (local, peer) = (read.local_addr().ok(), read.peer_addr().ok());
+async fn converse(number: usize, plan: &Client, wire: &Wire, rng: Rng, table: &Table) {
     let stop = Cell::new(false);
     let change = |change: &dyn Fn(&mut ClientReport)| change(&mut table.reports.borrow_mut()[number]);
     let reader = async {
@@ -266,9 +292,8 @@ async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Ta
         let mut buf = vec![0; 4096];
         rest(plan.pace.first).await;
         loop {
-            let end = match read_some(&mut read, &mut buf, &table.resets).await {
-                Ok(0) => End::Eof,
-                Err(_) => End::Reset,
+            let end = match wire.read(&mut buf).await {
+                Err(end) => end,
                 Ok(bytes) => {
                     if let Err(slip) = expect.feed(&buf[..bytes]) {
                         table.find(slip.to_string());
@@ -310,7 +335,7 @@ async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Ta
                         let own = sent.get().saturating_sub(plan.garbage);
                         change(&|report| report.sent = own);
                     };
-                    write_range(&mut write, range, &mut chunks, byte, tell).await
+                    wire.write(range, &mut chunks, byte, tell).await
                 }
                 Op::Pause(pause) => {
                     sleep(pause).await;
@@ -320,11 +345,9 @@ async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Ta
                     until(|| progress().0 >= bytes || progress().1).await;
                     Ok(())
                 }
-                Op::Fin => write.shutdown().await,
+                Op::Fin => wire.fin().await,
                 Op::Abort => {
-                    if let (Some(local), Some(peer)) = (local, peer) {
-                        table.resets.note(local, peer);
-                    }
+                    wire.reset();
                     change(&|report| report.has_aborted = true);
                     stop.set(true);
                     Ok(())
@@ -336,4 +359,8 @@ async fn converse(number: usize, plan: &Client, wire: Wire, rng: Rng, table: &Ta
         }
     };
     both(reader, writer, &stop).await;
+    if !stop.get() {
+        // Whether its stream has ended before or cannot end any more, it is over here.
+        let _ = wire.fin().await;
+    }
 }

@@ -42,6 +42,8 @@ pub struct Scenario {
     pub chunking: Chunking,
     /// The longest way of a segment.
     pub latency: Duration,
+    /// How many segments a peer may send before the other one reads; also how many connects may wait at a listener.
+    pub window: usize,
     /// By when all clients must be done.
     pub limit: Duration,
     /// How long after them every tlb must have no session left.

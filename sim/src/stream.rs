@@ -70,12 +70,15 @@ fn pattern(client: u16, dir: Dir, offset: u64) -> u8 {
 
 const fn word(client: u16, dir: Dir, index: u64) -> u64 {
     let dir = matches!(dir, Dir::Return) as u64;
-    ((TAG << 56) | ((client as u64) << 40) | (dir << 39) | index).wrapping_mul(SPREAD)
+    let plain = (TAG << 56) | ((client as u64) << 40) | (dir << 39) | index;
+    let half = plain.wrapping_mul(SPREAD);
+    (half ^ (half >> 32)).wrapping_mul(SPREAD)
 }
 
 /// The stream and the offset that `word` belongs to, if it is one of ours.
 const fn unword(word: u64) -> Option<(u16, Dir, u64)> {
-    let plain = word.wrapping_mul(inverse(SPREAD));
+    let half = word.wrapping_mul(inverse(SPREAD));
+    let plain = (half ^ (half >> 32)).wrapping_mul(inverse(SPREAD));
     // Nothing here sends 2^32 words, so that a stray word passes for one of ours once in 2^15.
     if plain >> 56 != TAG || plain & (((1 << 39) - 1) & !((1 << 32) - 1)) != 0 {
         return None;

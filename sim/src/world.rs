@@ -76,6 +76,7 @@ impl<'a> World<'a> {
             .rng_seed(streams.network.next_u64())
             .simulation_duration(scenario.limit)
             .max_message_latency(scenario.latency)
+            .tcp_capacity(scenario.window)
             .build();
         let resets = Resets::default();
         let backends = scenario.backends.len();
@@ -215,6 +216,14 @@ impl<'a> World<'a> {
         }
         let most = self.scenario.limits.shutdown_timeout + self.scenario.settle;
         findings.extend(self.step_until("it has stopped", most, Control::has_finished));
+        // The last segments are still on their way.
+        let end = self.sim.elapsed() + self.scenario.latency + Duration::from_millis(5);
+        while self.sim.elapsed() < end {
+            if let Err(error) = self.sim.step() {
+                findings.push(error.to_string());
+                break;
+            }
+        }
         findings
     }
 

@@ -66,10 +66,7 @@ impl Hub {
                 state.sockets.len() - 1
             });
             let old = &mut state.sockets[index].1;
-            old.readable |= new.readable;
-            old.writable |= new.writable;
-            old.read_closed |= new.read_closed;
-            old.error |= new.error;
+            *old = merged(*old, new);
         });
     }
 }
@@ -117,3 +114,14 @@ pub(super) const BROKEN: Readiness = Readiness {
     error: true,
     priority: false,
 };
+
+/// Both hints as one.
+pub(super) const fn merged(one: Readiness, two: Readiness) -> Readiness {
+    Readiness {
+        readable: one.readable || two.readable,
+        writable: one.writable || two.writable,
+        read_closed: one.read_closed || two.read_closed,
+        error: one.error || two.error,
+        priority: one.priority || two.priority,
+    }
+}

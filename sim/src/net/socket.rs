@@ -1,4 +1,4 @@
-//! One stream as a non-blocking socket.
+//! One stream as a non-blocking socket with a kernel's receive buffer.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::{Buf, BytesMut};
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Connect, Outcome, Readiness};
 use tlb_engine::ids::SocketId;
@@ -17,7 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::TcpStream;
 
 use super::chunk::Chunker;
-use super::hub::{BROKEN, ENDED, Hub, QUIET, READABLE, Signal, WRITABLE};
+use super::hub::{BROKEN, ENDED, Hub, QUIET, READABLE, Signal, WRITABLE, merged};
+
+/// Bytes that a socket takes in before anybody reads them.
+const WINDOW: usize = 64 * 1024;
+/// Most bytes of one segment that are taken in at once.
+const PIECE: usize = 4096;
 
 /// Streams whose end is a reset although turmoil could only send a FIN, as (sender, receiver). One per simulation.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +41,7 @@ impl Resets {
     }
 }
 
-fn fault(error: &io::Error) -> Fault {
+pub(super) fn fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fault::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Fault::Reset,
@@ -51,6 +57,15 @@ pub(super) enum State {
     Failed(Fault),
 }
 
+/// How the peer's stream ends, behind the bytes that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Fin,
+    Reset,
+    /// A reset that was reported: as in a kernel, whoever reads after that gets a clean end.
+    ResetTaken,
+}
+
 pub(super) struct Socket {
     pub(super) id: SocketId,
     state: State,
@@ -58,34 +73,43 @@ pub(super) struct Socket {
     resets: Resets,
     read: Waker,
     write: Waker,
-    /// Whether the reset was reported: as in a kernel, a read after that returns a clean end.
-    is_reset_taken: bool,
+    inbox: BytesMut,
+    end: Option<End>,
+    /// A FIN waits for room.
+    owes_fin: bool,
 }
 
 impl Socket {
+    /// A socket whose first event tells what is there already.
     pub(super) fn new(id: SocketId, state: State, hub: &Arc<Hub>, resets: &Resets) -> Self {
-        Self {
+        let mut socket = Self {
             id,
             state,
             hub: Arc::clone(hub),
             resets: resets.clone(),
             read: Waker::from(Arc::new(Signal::Read(id, Arc::clone(hub)))),
             write: Waker::from(Arc::new(Signal::Write(id, Arc::clone(hub)))),
-            is_reset_taken: false,
+            inbox: BytesMut::new(),
+            end: None,
+            owes_fin: false,
+        };
+        if matches!(socket.state, State::Open(_)) {
+            socket.pump();
+            let readiness = socket.readiness();
+            socket.hub.raise(id, merged(readiness, WRITABLE));
         }
+        socket
     }
 
     /// Goes on with a connect, if there is one.
     pub(super) fn connected(&mut self) -> Result<Connect, Fault> {
         if let State::Connecting(connecting) = &mut self.state {
-            match connecting
-                .as_mut()
-                .poll(&mut Context::from_waker(&self.write))
-            {
+            let mut cx = Context::from_waker(&self.write);
+            match connecting.as_mut().poll(&mut cx) {
                 Poll::Pending => return Ok(Connect::InProgress),
                 Poll::Ready(Ok(stream)) => {
                     self.state = State::Open(stream);
-                    self.arm(true);
+                    self.news();
                 }
                 Poll::Ready(Err(error)) => self.state = State::Failed(fault(&error)),
             }
@@ -96,165 +120,129 @@ impl Socket {
         }
     }
 
-    /// What is next to read: `None` until something comes, `Ok(0)` at the end.
-    fn peek(&mut self) -> Option<io::Result<usize>> {
+    /// Takes in what has come, as a kernel would; says whether anything had. Unless the window is full or the stream
+    /// has ended, the waker is armed afterwards.
+    fn pump(&mut self) -> bool {
         let State::Open(stream) = &mut self.state else {
-            return None;
+            return false;
         };
-        let mut byte = [0];
         let mut cx = Context::from_waker(&self.read);
-        match stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Pending => None,
-            Poll::Ready(Ok(0)) if is_noted(&self.resets, stream) => Some(Err(reset())),
-            Poll::Ready(result) => Some(result),
+        let mut has_come = false;
+        while self.end.is_none() && self.inbox.len() < WINDOW {
+            let mut piece = [0; PIECE];
+            let mut buf = ReadBuf::new(&mut piece);
+            match Pin::new(&mut *stream).poll_read(&mut cx, &mut buf) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                    let (local, peer) = ends(stream);
+                    let is_reset = self.resets.is_noted(peer, local);
+                    self.end = Some(if is_reset { End::Reset } else { End::Fin });
+                }
+                Poll::Ready(Ok(())) => self.inbox.extend_from_slice(buf.filled()),
+                Poll::Ready(Err(_)) => self.end = Some(End::Reset),
+            }
+            has_come = true;
         }
+        has_come
     }
 
-    fn readable(&mut self) -> Readiness {
-        match self.peek() {
-            None => QUIET,
-            Some(Ok(0)) => ENDED,
-            Some(Ok(_)) => READABLE,
-            Some(Err(_)) => BROKEN,
-        }
+    fn is_reset(&self) -> bool {
+        matches!(self.end, Some(End::Reset | End::ResetTaken))
     }
 
-    /// Sees to it that an event comes for whatever comes next; for bytes that are there only if `short`, that is, if
-    /// the reader was told that there are none.
-    pub(super) fn arm(&mut self, short: bool) {
-        let readiness = self.readable();
-        if readiness.read_closed || (short && readiness.readable) {
+    /// An event for what has come, if anything has.
+    fn news(&mut self) {
+        if self.pump() {
+            let readiness = self.readiness();
             self.hub.raise(self.id, readiness);
         }
     }
 
-    /// Completes what a waker told: it knows that there is something, not what.
-    pub(super) fn look(&mut self, hint: &mut Readiness) {
-        let was_connecting = matches!(self.state, State::Connecting(_));
-        let seen = match self.connected() {
-            Err(_) => BROKEN,
-            // The event that ends a connect tells no more than that.
-            Ok(_) if was_connecting || !hint.readable => QUIET,
-            Ok(_) => self.readable(),
-        };
-        hint.read_closed |= seen.read_closed;
-        hint.error |= seen.error;
-        hint.writable |= seen.writable;
+    /// What an event queue would say now.
+    fn readiness(&self) -> Readiness {
+        match self.end {
+            Some(End::Reset) => BROKEN,
+            Some(_) => ENDED,
+            None if self.inbox.is_empty() => QUIET,
+            None => READABLE,
+        }
     }
 
-    pub(super) fn take_error(&mut self) -> Option<Fault> {
+    /// Completes what a waker told: it knows that there is something, not what.
+    pub(super) fn look(&mut self, hint: Readiness) -> Readiness {
+        let was_connecting = matches!(self.state, State::Connecting(_));
         match self.connected() {
-            Err(fault) => Some(fault),
-            Ok(_) if self.is_reset_taken => None,
+            Err(_) => BROKEN,
+            // The event that ends a connect tells no more than that.
+            Ok(_) if was_connecting => hint,
             Ok(_) => {
-                let error = self.peek()?.err()?;
-                self.is_reset_taken = true;
-                Some(fault(&error))
+                self.send_fin();
+                self.pump();
+                let seen = if hint.readable { self.readiness() } else { QUIET };
+                merged(hint, seen)
             }
         }
     }
 
-    pub(super) fn shutdown(&mut self) -> Result<(), Fault> {
-        let State::Open(stream) = &mut self.state else {
-            panic!("{:?}: a FIN without a connection", self.id);
-        };
-        let mut cx = Context::from_waker(&self.write);
-        match Pin::new(stream).poll_shutdown(&mut cx) {
-            Poll::Ready(result) => result.map_err(|error| fault(&error)),
-            Poll::Pending => unreachable!("turmoil sends a FIN at once"),
-        }
-    }
-
-    pub(super) fn close(mut self, how: Close) {
-        // A connect that was answered since the last look is a stream, which has to end as one.
-        let _ = self.connected();
-        if let (State::Open(stream), Close::Reset) = (&self.state, how) {
-            let (local, peer) = ends(stream);
-            self.resets.note(local, peer);
+    /// What keeps a call from being made, if anything does.
+    fn obstacle(&mut self) -> Option<Outcome> {
+        match self.connected() {
+            Ok(Connect::Established) => None,
+            Ok(Connect::InProgress) => Some(Outcome::WouldBlock),
+            Err(fault) => Some(Outcome::Broken(fault)),
         }
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8], chunks: &mut Chunker) -> Outcome {
-        match self.connected() {
-            Ok(Connect::Established) => (),
-            Ok(Connect::InProgress) => return Outcome::WouldBlock,
-            Err(fault) => return Outcome::Broken(fault),
+        if let Some(outcome) = self.obstacle() {
+            return outcome;
         }
-        let (want, mut segments) = (chunks.cut(buf.len()), chunks.segments());
-        let mut got = 0;
-        let end = loop {
-            let State::Open(stream) = &mut self.state else {
-                unreachable!("a socket that is connected stays open until it is closed")
-            };
-            let mut buf = ReadBuf::new(&mut buf[got..want]);
-            let mut cx = Context::from_waker(&self.read);
-            match Pin::new(stream).poll_read(&mut cx, &mut buf) {
-                Poll::Pending => break Outcome::WouldBlock,
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                    break self.end();
+        self.pump();
+        if self.inbox.is_empty() {
+            return match self.end {
+                None => Outcome::WouldBlock,
+                Some(End::Fin | End::ResetTaken) => Outcome::Eof,
+                Some(End::Reset) => {
+                    self.end = Some(End::ResetTaken);
+                    Outcome::Broken(Fault::Reset)
                 }
-                Poll::Ready(Ok(())) => got += buf.filled().len(),
-                Poll::Ready(Err(_)) => break self.end_by_reset(got > 0),
-            }
-            segments -= 1;
-            if got == want || segments == 0 {
-                break Outcome::WouldBlock;
-            }
-        };
-        if got == 0 {
-            return end;
+            };
         }
-        let short = got < buf.len();
-        self.arm(short);
-        Outcome::Moved { bytes: got, short }
-    }
-
-    /// The stream ended by a FIN, or by what stands for a reset.
-    fn end(&mut self) -> Outcome {
-        let State::Open(stream) = &self.state else {
-            return Outcome::Eof;
-        };
-        if is_noted(&self.resets, stream) {
-            return self.end_by_reset(false);
+        let bytes = chunks.cut(self.inbox.len().min(buf.len()));
+        self.inbox.copy_to_slice(&mut buf[..bytes]);
+        let short = bytes < buf.len();
+        if short && !self.inbox.is_empty() {
+            // As if the rest had come a moment later.
+            self.hub.raise(self.id, self.readiness());
         }
-        Outcome::Eof
-    }
-
-    /// A kernel reports a reset once; whoever asks again reads a clean end. Bytes go first.
-    fn end_by_reset(&mut self, has_bytes: bool) -> Outcome {
-        if has_bytes {
-            return Outcome::WouldBlock;
-        }
-        if std::mem::replace(&mut self.is_reset_taken, true) {
-            return Outcome::Eof;
-        }
-        Outcome::Broken(Fault::Reset)
+        self.news();
+        Outcome::Moved { bytes, short }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], chunks: &mut Chunker) -> Outcome {
-        match self.connected() {
-            Ok(Connect::Established) => (),
-            Ok(Connect::InProgress) => return Outcome::WouldBlock,
-            Err(fault) => return Outcome::Broken(fault),
+        if let Some(outcome) = self.obstacle() {
+            return outcome;
         }
-        let State::Open(stream) = &mut self.state else {
-            unreachable!("a socket that is connected stays open until it is closed")
-        };
+        self.pump();
+        if self.is_reset() {
+            self.end = Some(End::ResetTaken);
+            return Outcome::Broken(Fault::Reset);
+        }
+        let write = self.write.clone();
+        let mut cx = Context::from_waker(&write);
         let mut sent = 0;
-        let mut is_full = false;
         for _ in 0..chunks.segments() {
             let cut = chunks.cut(bytes.len() - sent);
-            let mut cx = Context::from_waker(&self.write);
-            match Pin::new(&mut *stream).poll_write(&mut cx, &bytes[sent..sent + cut]) {
-                Poll::Pending => is_full = true,
+            let result = Pin::new(self.stream()).poll_write(&mut cx, &bytes[sent..sent + cut]);
+            match result {
                 Poll::Ready(Ok(taken)) => sent += taken,
-                Poll::Ready(Err(_)) if sent > 0 => (),
-                Poll::Ready(Err(error)) => {
-                    self.is_reset_taken = true;
+                Poll::Ready(Err(error)) if sent == 0 => {
+                    self.end = Some(End::ResetTaken);
                     return Outcome::Broken(fault(&error));
                 }
+                _ => break,
             }
-            if is_full || sent == bytes.len() {
+            if sent == bytes.len() {
                 break;
             }
         }
@@ -262,18 +250,86 @@ impl Socket {
             return Outcome::WouldBlock;
         }
         let short = sent < bytes.len();
-        if short && !is_full {
-            let mut cx = Context::from_waker(&self.write);
-            if pin!(stream.writable()).poll(&mut cx).is_ready() {
-                self.hub.raise(self.id, WRITABLE);
-            }
+        if short && self.has_room() {
+            // As if the peer had made room a moment later.
+            self.hub.raise(self.id, WRITABLE);
         }
         Outcome::Moved { bytes: sent, short }
     }
-}
 
-fn reset() -> io::Error {
-    io::ErrorKind::ConnectionReset.into()
+    fn stream(&mut self) -> &mut TcpStream {
+        match &mut self.state {
+            State::Open(stream) => stream,
+            _ => unreachable!("{:?} is not connected", self.id),
+        }
+    }
+
+    /// Whether a segment may be sent; if not, the waker is armed.
+    fn has_room(&mut self) -> bool {
+        let write = self.write.clone();
+        let mut cx = Context::from_waker(&write);
+        pin!(self.stream().writable()).poll(&mut cx).is_ready()
+    }
+
+    pub(super) fn take_error(&mut self) -> Option<Fault> {
+        if let Err(fault) = self.connected() {
+            return Some(fault);
+        }
+        self.pump();
+        if self.end != Some(End::Reset) {
+            return None;
+        }
+        self.end = Some(End::ResetTaken);
+        Some(Fault::Reset)
+    }
+
+    pub(super) fn shutdown(&mut self) -> Result<(), Fault> {
+        assert!(
+            matches!(self.state, State::Open(_)),
+            "{:?}: a FIN without a connection",
+            self.id
+        );
+        self.pump();
+        if self.is_reset() {
+            return Err(Fault::Reset);
+        }
+        self.owes_fin = true;
+        self.send_fin();
+        Ok(())
+    }
+
+    /// Sends a FIN that is owed, if there is room for it.
+    ///
+    /// turmoil counts no credit for a FIN, and never delivers one that finds the peer's window full.
+    fn send_fin(&mut self) {
+        if self.owes_fin && self.has_room() {
+            let write = self.write.clone();
+            let mut cx = Context::from_waker(&write);
+            // Where the peer has reset the connection meanwhile, no FIN is needed.
+            let _ = Pin::new(self.stream()).poll_shutdown(&mut cx);
+            self.owes_fin = false;
+        }
+    }
+
+    /// Closes it. What comes back has to linger until [`Socket::has_gone`].
+    pub(super) fn close(mut self, how: Close) -> Option<Self> {
+        // A connect that was answered since the last look is a stream, which has to end as one.
+        if self.connected() != Ok(Connect::Established) {
+            return None;
+        }
+        self.pump();
+        if how == Close::Reset || !self.inbox.is_empty() {
+            let (local, peer) = ends(self.stream());
+            self.resets.note(local, peer);
+        }
+        (!self.has_gone()).then_some(self)
+    }
+
+    /// Whether the stream's end can be sent now, and its sender dropped.
+    pub(super) fn has_gone(&mut self) -> bool {
+        self.pump();
+        self.has_room() || self.is_reset()
+    }
 }
 
 fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
@@ -282,9 +338,4 @@ fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
         stream.local_addr().expect(known),
         stream.peer_addr().expect(known),
     )
-}
-
-fn is_noted(resets: &Resets, stream: &TcpStream) -> bool {
-    let (local, peer) = ends(stream);
-    resets.is_noted(peer, local)
 }

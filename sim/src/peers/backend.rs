@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use tlb_engine::rng::Rng;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::{End, Pace, Served, Table, Wire, both, read_some, rest, until, write_range};
+use super::{End, Pace, Served, Table, Wire, both, rest, until};
 use crate::net::{Chunker, Chunking, now};
 use crate::stream::{Expect, Flow, HEAD};
 
@@ -112,7 +111,10 @@ async fn serve(setup: Backends, stream: TcpStream, rng: Rng) {
     };
     let change = |change: &dyn Fn(&mut Served)| change(&mut table.served.borrow_mut()[index]);
     let look = || table.served.borrow()[index].clone();
-    let Wire { mut read, mut write } = Wire::new(stream);
+    let wire = match Wire::new(stream, &table.resets) {
+        Ok(wire) => wire,
+        Err(error) => return table.find(format!("b{number} has no address: {error}")),
+    };
     let stop = Cell::new(false);
     let reader = async {
         let Some(pace) = manner.pace else {
@@ -122,9 +124,8 @@ async fn serve(setup: Backends, stream: TcpStream, rng: Rng) {
         let (mut head, mut expect) = (Vec::new(), None);
         rest(pace.first).await;
         loop {
-            let end = match read_some(&mut read, &mut buf, &table.resets).await {
-                Ok(0) => End::Eof,
-                Err(_) => End::Reset,
+            let end = match wire.read(&mut buf).await {
+                Err(end) => end,
                 Ok(bytes) => {
                     if let Err(what) = check(&table, &mut head, &mut expect, &buf[..bytes]) {
                         table.find(format!("b{number}: {what}"));
@@ -151,8 +152,8 @@ async fn serve(setup: Backends, stream: TcpStream, rng: Rng) {
     let writer = async {
         let mut chunks = Chunker::new(manner.chunking, rng);
         let tell = |bytes| change(&|served| served.sent += bytes);
-        if manner.talks_first && write.write_all(&[number]).await.is_ok() {
-            tell(1);
+        if manner.talks_first && wire.write(0..1, &mut chunks, |_| number, tell).await.is_err() {
+            return;
         }
         until(|| look().client.is_some() || look().end != End::Open).await;
         let Some(client) = look().client else {
@@ -166,17 +167,14 @@ async fn serve(setup: Backends, stream: TcpStream, rng: Rng) {
         .await;
         let range = look().sent..plan.answer.bytes;
         let byte = |at| plan.flow.back(number, at);
-        if write_range(&mut write, range, &mut chunks, byte, tell)
-            .await
-            .is_err()
-        {
+        if wire.write(range, &mut chunks, byte, tell).await.is_err() {
             return;
         }
         if !plan.answer.ends_first {
             until(|| look().end != End::Open).await;
         }
         // A socket that a reset has closed cannot end its stream, which its reader has told already.
-        let _ = write.shutdown().await;
+        let _ = wire.fin().await;
     };
     both(reader, writer, &stop).await;
 }

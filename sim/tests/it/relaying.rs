@@ -145,6 +145,7 @@ fn slow_reader() {
                 };
             }
             world.chunking = Chunking::Whole;
+            world.window = 16;
             world
         },
         all_whole,
