@@ -262,7 +262,7 @@ impl Balancer {
     ///
     /// `eligible` answers for a slot, the same throughout one call: an address is known, not draining, not down,
     /// whatever the caller minds. It is asked a few times for a keyed policy and for power of two choices if most
-    /// backends are eligible, and about once for each backend otherwise.
+    /// backends are eligible, and about twice for each backend otherwise.
     pub fn pick(
         &mut self,
         pool: &Pool,

@@ -1,6 +1,6 @@
 //! Two one-way machines that share two sockets: half-close, faults, back-pressure, and what is to be done next.
 //!
-//! A [`Duplex`] decides, a driver executes: it asks [`Duplex::next`] for one kernel call, makes it, and says what
+//! A [`Duplex`] decides, a driver executes: it asks [`Duplex::next_op`] for one kernel call, makes it, and says what
 //! came of it. Nothing but the outcome of a call changes what is known about a socket; what the event queue says
 //! ([`Duplex::ready`]) only makes calls worth trying.
 //!
@@ -101,7 +101,11 @@ pub struct Duplex {
 impl Duplex {
     /// A relay that has not begun, for a client that was just accepted: there may well be bytes to read already.
     pub fn new(mode: Mode) -> Self {
-        let via = if mode == Mode::Splice { Via::Splice } else { Via::Copy };
+        let via = if mode == Mode::Splice {
+            Via::Splice
+        } else {
+            Via::Copy
+        };
         let half = Half {
             held: 0,
             via,
@@ -111,7 +115,11 @@ impl Duplex {
             stalled: false,
             shut: false,
         };
-        let client = End { readable: true, writable: true, ..End::default() };
+        let client = End {
+            readable: true,
+            writable: true,
+            ..End::default()
+        };
         Self {
             ends: [client, End::default()],
             halves: [half; 2],
@@ -138,7 +146,10 @@ impl Duplex {
     /// read any further.
     pub fn abandon(&mut self) {
         let client = self.ends[Side::Client as usize];
-        *self = Self { ends: [client, End::default()], ..Self::new(self.mode) };
+        *self = Self {
+            ends: [client, End::default()],
+            ..Self::new(self.mode)
+        };
     }
 
     /// Whether the relay has begun.
@@ -194,7 +205,7 @@ impl Duplex {
     }
 
     /// The next call to make; `None` when only an event, a [`Duplex::look`] or nothing at all can bring work.
-    pub fn next(&mut self) -> Option<Op> {
+    pub fn next_op(&mut self) -> Option<Op> {
         if !self.relaying || self.is_finished() {
             return None;
         }
@@ -226,7 +237,9 @@ impl Duplex {
 
     fn transfers(&self) -> Option<Op> {
         // Draining comes first: it makes room, and it is what the peers wait for.
-        let drain = Dir::BOTH.into_iter().find(|&dir| self.owes(dir) && self.ends[dir.to() as usize].writable);
+        let drain = Dir::BOTH
+            .into_iter()
+            .find(|&dir| self.owes(dir) && self.ends[dir.to() as usize].writable);
         if let Some(dir) = drain {
             return Some(Op::Drain(dir));
         }
@@ -289,7 +302,10 @@ impl Duplex {
         }
         let how = self.wind?;
         let empty = self.halves.iter().all(|half| half.held == 0);
-        empty.then_some(Ends { client: how, backend: how })
+        empty.then_some(Ends {
+            client: how,
+            backend: how,
+        })
     }
 
     fn finish(&mut self, ends: Ends) -> Option<Op> {
@@ -378,7 +394,10 @@ impl Duplex {
 
     /// What happened since the last report; `None` if nothing did.
     pub fn take_report(&mut self) -> Option<Report> {
-        let next = Report { standing: self.report.standing, ..Report::default() };
+        let next = Report {
+            standing: self.report.standing,
+            ..Report::default()
+        };
         let report = core::mem::replace(&mut self.report, next);
         let news = report != Report::default();
         if !self.is_finished() {
@@ -406,7 +425,8 @@ impl Duplex {
     fn may_fill(&self, dir: Dir) -> bool {
         let half = &self.halves[dir as usize];
         let destination = &self.ends[dir.to() as usize];
-        let room = half.held == 0 || (half.piped && !half.stalled && !half.copy_once && !destination.writable);
+        let room = half.held == 0
+            || (half.piped && !half.stalled && !half.copy_once && !destination.writable);
         let wanted = self.wind.is_none() && destination.fault.is_none() && !half.shut;
         room && wanted && !self.ends[dir.from() as usize].finished
     }

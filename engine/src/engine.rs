@@ -76,7 +76,11 @@ impl Engine {
     /// An engine with no session. `seed` is its only source of chance.
     pub fn new(config: Arc<Config>, roster: Arc<Roster>, seed: u64, now: Timestamp) -> Self {
         let mut engine = Self {
-            listeners: config.listeners.iter().map(|_| ListenerState::default()).collect(),
+            listeners: config
+                .listeners
+                .iter()
+                .map(|_| ListenerState::default())
+                .collect(),
             config,
             roster: Arc::default(),
             pools: Vec::new(),
@@ -104,7 +108,10 @@ impl Engine {
         on: ListenerId,
         peer: SocketAddr,
     ) -> Result<SessionId, Shed> {
-        debug_assert!(self.actions.is_empty(), "actions are drained before the next call");
+        debug_assert!(
+            self.actions.is_empty(),
+            "actions are drained before the next call"
+        );
         let listener = &self.config.listeners[on.index()];
         if self.stop_by.is_some_and(|at| now >= at) {
             return Err(Shed::Stopping);
@@ -120,7 +127,11 @@ impl Engine {
         session.stop_at = self.stop_by.unwrap_or(Timestamp::NEVER);
         entry.insert(session);
         self.listeners[on.index()].live += 1;
-        self.events.push_back(Event::Accepted { session: id, listener: on, peer });
+        self.events.push_back(Event::Accepted {
+            session: id,
+            listener: on,
+            peer,
+        });
         if self.config.listeners[on.index()].unpack.is_none() {
             self.route(now, id.index(), Route::Any);
         }
@@ -139,7 +150,8 @@ impl Engine {
     /// This host had nothing left to accept with: accepting pauses for [`ACCEPT_PAUSE`] or until a session ends.
     pub fn accept_failed(&mut self, now: Timestamp, listener: ListenerId, fault: Fault) {
         self.listeners[listener.index()].paused_until = now + ACCEPT_PAUSE;
-        self.events.push_back(Event::AcceptPaused { listener, fault });
+        self.events
+            .push_back(Event::AcceptPaused { listener, fault });
     }
 
     /// How many bytes of the client the session may be given now; zero when it wants none.
@@ -148,9 +160,9 @@ impl Engine {
             return 0;
         };
         match (&session.phase, &session.early) {
-            (Phase::Preread, Some(early)) => {
-                early.preread.room(self.config.listeners[session.listener.index()].preread_limit)
-            }
+            (Phase::Preread, Some(early)) => early
+                .preread
+                .room(self.config.listeners[session.listener.index()].preread_limit),
             _ => 0,
         }
     }
@@ -168,27 +180,39 @@ impl Engine {
 
     /// Takes what happened to a session. Ids and attempts that are no longer live are ignored.
     pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
-        debug_assert!(self.actions.is_empty(), "actions are drained before the next call");
+        debug_assert!(
+            self.actions.is_empty(),
+            "actions are drained before the next call"
+        );
         let id = input.session();
         let Some(session) = self.get(id) else {
             return;
         };
         let phase = session.phase;
         match input {
-            Input::Received { bytes, .. } if phase == Phase::Preread => self.received(now, id, bytes),
+            Input::Received { bytes, .. } if phase == Phase::Preread => {
+                self.received(now, id, bytes);
+            }
             Input::Ended { .. } if phase == Phase::Preread => self.ended(now, id),
             Input::ClientBroken { fault, .. } => {
-                self.close(now, id.index(), CloseReason::ClientBroken(fault), Ends::RESET);
+                self.close(
+                    now,
+                    id.index(),
+                    CloseReason::ClientBroken(fault),
+                    Ends::RESET,
+                );
             }
             Input::Connected { attempt, .. } if session.is_current(attempt) => {
                 self.connected(now, id.index());
             }
-            Input::ConnectFailed { attempt, fault, .. } if session.is_current(attempt) => {
-                if phase == Phase::Connecting {
-                    self.attempt_failed(now, id.index(), fault);
-                }
+            Input::ConnectFailed { attempt, fault, .. }
+                if session.is_current(attempt) && phase == Phase::Connecting =>
+            {
+                self.attempt_failed(now, id.index(), fault);
             }
-            Input::Relayed { attempt, report, .. } if session.is_current(attempt) => {
+            Input::Relayed {
+                attempt, report, ..
+            } if session.is_current(attempt) => {
                 self.relayed(now, id, &report);
             }
             _ => {}
@@ -237,9 +261,14 @@ impl Engine {
     /// When [`Engine::handle_timeout`] has to be called at the latest, and what for. It may turn out that nothing
     /// was due.
     pub fn poll_timeout(&self) -> Option<(Timestamp, Timer)> {
-        let session = self.timers.first().map(|(at, index)| (at, self.deadline(index).1));
+        let session = self
+            .timers
+            .first()
+            .map(|(at, index)| (at, self.deadline(index).1));
         let paused = self.listeners.iter().map(|state| state.paused_until).max();
-        let accept = paused.filter(|&at| at > Timestamp::ZERO).map(|at| (at, Timer::Accept));
+        let accept = paused
+            .filter(|&at| at > Timestamp::ZERO)
+            .map(|at| (at, Timer::Accept));
         session.into_iter().chain(accept).min()
     }
 
@@ -281,7 +310,9 @@ impl Engine {
     }
 
     fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(id.index()).filter(|session| session.id == id)
+        self.sessions
+            .get(id.index())
+            .filter(|session| session.id == id)
     }
 
     fn received(&mut self, now: Timestamp, id: SessionId, bytes: &[u8]) {
@@ -368,7 +399,8 @@ impl Engine {
             if report.ended[dir as usize] {
                 session.half_closed = true;
                 session.active = now;
-                self.events.push_back(Event::HalfClosed { session: id, dir });
+                self.events
+                    .push_back(Event::HalfClosed { session: id, dir });
             }
         }
         match report.broken {

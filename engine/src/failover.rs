@@ -12,7 +12,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// and of that a random part between a half and the whole, so that sessions that failed together do not return
 /// together.
 pub fn backoff(round: u32, rng: &mut Rng) -> Duration {
-    let doubled = BACKOFF_BASE.saturating_mul(1u32.checked_shl(round.saturating_sub(1)).unwrap_or(u32::MAX));
+    let doubled = BACKOFF_BASE.saturating_mul(
+        1u32.checked_shl(round.saturating_sub(1))
+            .unwrap_or(u32::MAX),
+    );
     let whole = doubled.min(BACKOFF_MAX);
     let half = (whole / 2).as_nanos() as u64;
     Duration::from_nanos(half + rng.below(half + 1))
@@ -43,7 +46,10 @@ impl Budget {
 
     /// A full budget.
     pub const fn new(now: Timestamp) -> Self {
-        Self { fifths: Self::CAPACITY * Self::RETRY, earned: now }
+        Self {
+            fifths: Self::CAPACITY * Self::RETRY,
+            earned: now,
+        }
     }
 
     /// A session began its first attempt.
@@ -55,7 +61,8 @@ impl Budget {
     pub fn retry(&mut self, now: Timestamp) -> bool {
         let fifths = (now.since(self.earned).as_nanos() / Self::FIFTH.as_nanos()) as u64;
         self.earn(fifths);
-        self.earned = self.earned + Self::FIFTH.saturating_mul(u32::try_from(fifths).unwrap_or(u32::MAX));
+        self.earned =
+            self.earned + Self::FIFTH.saturating_mul(u32::try_from(fifths).unwrap_or(u32::MAX));
         let Some(left) = self.fifths.checked_sub(Self::RETRY) else {
             return false;
         };
@@ -64,7 +71,10 @@ impl Budget {
     }
 
     fn earn(&mut self, fifths: u64) {
-        self.fifths = self.fifths.saturating_add(fifths).min(Self::CAPACITY * Self::RETRY);
+        self.fifths = self
+            .fifths
+            .saturating_add(fifths)
+            .min(Self::CAPACITY * Self::RETRY);
     }
 }
 
@@ -75,10 +85,21 @@ mod tests {
     #[test]
     fn backoff_doubles_is_jittered_and_ends() {
         let mut rng = Rng::new(1);
-        for (round, whole) in [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (40, 2000), (u32::MAX, 2000)] {
+        for (round, whole) in [
+            (1, 100),
+            (2, 200),
+            (3, 400),
+            (5, 1600),
+            (6, 2000),
+            (40, 2000),
+            (u32::MAX, 2000),
+        ] {
             for _ in 0..50 {
                 let pause = backoff(round, &mut rng);
-                assert!(pause >= Duration::from_millis(whole / 2), "{round}: {pause:?}");
+                assert!(
+                    pause >= Duration::from_millis(whole / 2),
+                    "{round}: {pause:?}"
+                );
                 assert!(pause <= Duration::from_millis(whole), "{round}: {pause:?}");
             }
         }
@@ -88,7 +109,9 @@ mod tests {
     fn budget_is_spent_and_earned() {
         let now = Timestamp::from_millis(5);
         let mut budget = Budget::new(now);
-        let granted = (0..2 * Budget::CAPACITY).filter(|_| budget.retry(now)).count() as u64;
+        let granted = (0..2 * Budget::CAPACITY)
+            .filter(|_| budget.retry(now))
+            .count() as u64;
         assert_eq!(granted, Budget::CAPACITY, "it starts full");
 
         // Five sessions earn one retry, four none.
@@ -109,7 +132,9 @@ mod tests {
 
         // Nothing is saved up beyond the capacity.
         let later = now + Duration::from_secs(1_000_000);
-        let granted = (0..2 * Budget::CAPACITY).filter(|_| budget.retry(later)).count() as u64;
+        let granted = (0..2 * Budget::CAPACITY)
+            .filter(|_| budget.retry(later))
+            .count() as u64;
         assert_eq!(granted, Budget::CAPACITY);
     }
 }

@@ -183,3 +183,6 @@ impl Default for Preread {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

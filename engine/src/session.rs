@@ -175,7 +175,10 @@ impl Session {
             Phase::Connecting | Phase::Relaying | Phase::Winding => Timer::Connect,
         };
         let idle = match (self.phase, self.half_closed) {
-            (Phase::Relaying, true) => (self.after(Some(listener.half_close_timeout)), Timer::HalfClose),
+            (Phase::Relaying, true) => (
+                self.after(Some(listener.half_close_timeout)),
+                Timer::HalfClose,
+            ),
             (Phase::Relaying, false) => (self.after(listener.idle_timeout), Timer::Idle),
             _ => (Timestamp::NEVER, Timer::Idle),
         };

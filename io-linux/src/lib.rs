@@ -1,1 +1,28 @@
-//! tlb
+//! tlb, a content-aware TCP load balancer for Linux, as a library.
+//!
+//! The `tlb` binary is [`cli::main`]. A program that finds the key in its own way registers an
+//! [`Unpack`](tlb_engine::unpack::Unpack) by name and runs the same server: see [`cli::main_with`] and the example
+//! `custom_unpack`. To run a server inside a process, see [`server::Server`].
+
+pub mod cli;
+pub mod config_file;
+pub mod registry;
+pub mod server;
+
+mod clock;
+mod demo;
+mod directory;
+mod fault;
+mod io;
+mod journal;
+mod limits;
+mod listen;
+mod logging;
+mod pipe_pool;
+mod relay;
+mod resolve;
+mod socket;
+mod sys;
+mod worker;
+
+pub use tlb_engine as engine;

@@ -1,2 +1,7 @@
 //! The `tlb` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tlb::cli::main()
+}

@@ -106,3 +106,33 @@ impl fmt::Debug for Ring {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+impl Ring {
+    /// Each slot's part of all hashes, exactly.
+    pub(super) fn shares(&self, slots: usize) -> Box<[f64]> {
+        let mut lengths = vec![0_u128; slots];
+        let mut before = None;
+        for (point, slot) in self.in_order() {
+            let since = before.map_or(u128::from(point) + 1, |before| u128::from(point - before));
+            lengths[slot] += since;
+            before = Some(point);
+        }
+        let (last, first) = (before.unwrap(), self.walk(0).next().unwrap());
+        lengths[first] += u128::from(u64::MAX - last);
+        assert_eq!(lengths.iter().sum::<u128>(), 1 << 64);
+        let share = |length: &u128| *length as f64 / (1_u128 << 64) as f64;
+        lengths.iter().map(share).collect()
+    }
+
+    /// All points in order, put together again from arcs and entries.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
+        (0..1_usize << self.bits).flat_map(move |arc| {
+            let range = self.starts[arc] as usize..self.starts[arc + 1] as usize;
+            self.entries[range].iter().map(move |entry| {
+                let point = ((arc as u64) << (64 - self.bits)) | (entry >> self.bits);
+                (point, (entry & ((1 << self.bits) - 1)) as usize)
+            })
+        })
+    }
+}

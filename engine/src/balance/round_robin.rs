@@ -7,11 +7,15 @@ use crate::ids::Incarnation;
 use crate::rng::Rng;
 use crate::roster::Backend;
 
+/// How finely credits divide a unit of weight. Sums stay within an `i64` up to 2^21 backends of any weight.
+const UNIT: i64 = 1 << 10;
+
 /// nginx's algorithm: at each pick every open backend gains its weight, the richest is picked, and pays what all
 /// have gained. A heavy backend's turns so lie among the others', not in a row.
 ///
-/// Backends begin with a random part of what one pick costs: each engine goes round in an order of its own, and
-/// nobody gets more than one pick ahead of its share by it.
+/// Two things differ. Backends begin with a random part of their first gain, so that each engine goes round in an
+/// order of its own. And nobody lags behind the richest by more than two prices: else a backend that paid the price
+/// of a full pool would wait for long in one that has become small.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundRobin {
     accounts: Vec<Account>,
@@ -34,16 +38,20 @@ impl RoundRobin {
         if !self.fits(backends) {
             self.adopt(backends, rng);
         }
-        let mut price = 0;
+        let (mut price, mut top) = (0, i64::MIN);
+        for (slot, backend) in backends.iter().enumerate() {
+            if open(slot) {
+                price += gain(backend);
+                top = top.max(self.accounts[slot].credit);
+            }
+        }
         let mut richest: Option<(i64, usize)> = None;
         for (slot, backend) in backends.iter().enumerate() {
             if !open(slot) {
                 continue;
             }
             let account = &mut self.accounts[slot];
-            let weight = i64::from(backend.weight);
-            account.credit += weight;
-            price += weight;
+            account.credit = account.credit.max(top - 2 * price) + gain(backend);
             if richest.is_none_or(|(credit, _)| account.credit > credit) {
                 richest = Some((account.credit, slot));
             }
@@ -62,8 +70,8 @@ impl RoundRobin {
                 .all(|(account, backend)| account.incarnation == backend.incarnation)
     }
 
-    /// Follows a change of membership. Who stays keeps its place in the turn: credits are taken about their mean,
-    /// for those who left have taken theirs along, and within one pick's price, for weights may have shrunk.
+    /// Follows a change of membership. Who stays keeps its place in the turn, about a mean of zero, for those who
+    /// left took their credit along; who comes begins in the middle.
     fn adopt(&mut self, backends: &[Arc<Backend>], rng: &mut Rng) {
         let mut old = core::mem::take(&mut self.accounts);
         old.sort_unstable_by_key(|account| account.incarnation);
@@ -72,11 +80,7 @@ impl RoundRobin {
                 .ok()
                 .map(|found| old[found].credit)
         };
-        let price: i64 = backends
-            .iter()
-            .map(|backend| i64::from(backend.weight))
-            .sum();
-        let (mut sum, mut stayed) = (0_i64, 0_i64);
+        let (mut sum, mut stayed) = (0, 0);
         for credit in backends.iter().filter_map(|backend| credit_of(backend)) {
             sum += credit;
             stayed += 1;
@@ -87,10 +91,15 @@ impl RoundRobin {
             .map(|backend| Account {
                 incarnation: backend.incarnation,
                 credit: match credit_of(backend) {
-                    Some(credit) => (credit - mean).clamp(-price, price),
-                    None => rng.below(price.unsigned_abs()) as i64 - price / 2,
+                    Some(credit) => credit - mean,
+                    None => rng.below(gain(backend).unsigned_abs()) as i64,
                 },
             })
             .collect();
     }
+}
+
+/// What a backend gains at each pick.
+fn gain(backend: &Backend) -> i64 {
+    i64::from(backend.weight) * UNIT
 }

@@ -161,7 +161,8 @@ impl<I: Io> Driver<I> {
         }
         let waiting = (0..self.listeners.len()).any(|index| {
             self.listeners[index] == Door::Open
-                && (self.engine.may_accept(now, ListenerId(index as u32)) || self.engine.is_stopping())
+                && (self.engine.may_accept(now, ListenerId(index as u32))
+                    || self.engine.is_stopping())
         });
         let deadline = self.engine.poll_timeout().map(|(at, _)| at);
         Turn {
@@ -178,7 +179,9 @@ impl<I: Io> Driver<I> {
     /// What is unfinished; `None` when only a new connection could bring work.
     pub fn pending(&self) -> Option<&'static str> {
         let links = self.links.iter().any(Option::is_some);
-        self.engine.pending().or(links.then_some("a link is left without a session"))
+        self.engine
+            .pending()
+            .or(links.then_some("a link is left without a session"))
     }
 
     fn accept(&mut self, now: Timestamp, listener: ListenerId) {
@@ -219,7 +222,10 @@ impl<I: Io> Driver<I> {
         if self.links.len() <= index {
             self.links.resize_with(index + 1, || None);
         }
-        debug_assert!(self.links[index].is_none(), "a slot is free before it is used again");
+        debug_assert!(
+            self.links[index].is_none(),
+            "a slot is free before it is used again"
+        );
         self.links[index] = Some(Link {
             id,
             duplex: Duplex::new(self.mode),
@@ -240,7 +246,8 @@ impl<I: Io> Driver<I> {
     fn client_broken(&mut self, now: Timestamp, id: SessionId, fault: Fault) {
         // Actions of the accept (a connect, say) come first: each call finds the queue empty.
         self.settle(now);
-        self.engine.handle(now, Input::ClientBroken { session: id, fault });
+        self.engine
+            .handle(now, Input::ClientBroken { session: id, fault });
         self.settle(now);
     }
 
@@ -271,9 +278,10 @@ impl<I: Io> Driver<I> {
             let outcome = self.io.recv(id, &mut self.scratch[..want]);
             link.duplex.client_read(outcome);
             let input = match outcome {
-                Outcome::Moved { bytes, .. } => {
-                    Input::Received { session: id, bytes: &self.scratch[..bytes] }
-                }
+                Outcome::Moved { bytes, .. } => Input::Received {
+                    session: id,
+                    bytes: &self.scratch[..bytes],
+                },
                 Outcome::Eof => Input::Ended { session: id },
                 Outcome::Broken(fault) => Input::ClientBroken { session: id, fault },
                 Outcome::WouldBlock | Outcome::NoPipe => break,
@@ -289,7 +297,10 @@ impl<I: Io> Driver<I> {
             return;
         };
         // The client's bytes wait in the kernel, but its reset ends the session.
-        let fault = link.duplex.take_client_suspect().then(|| self.io.take_error(id, Side::Client));
+        let fault = link
+            .duplex
+            .take_client_suspect()
+            .then(|| self.io.take_error(id, Side::Client));
         if let Some(Some(fault)) = fault {
             return self.client_broken(now, id, fault);
         }
@@ -301,11 +312,24 @@ impl<I: Io> Driver<I> {
             Ok(Connect::InProgress) => {}
             Ok(Connect::Established) => {
                 link.connecting = false;
-                self.engine.handle(now, Input::Connected { session: id, attempt });
+                self.engine.handle(
+                    now,
+                    Input::Connected {
+                        session: id,
+                        attempt,
+                    },
+                );
             }
             Err(fault) => {
                 link.connecting = false;
-                self.engine.handle(now, Input::ConnectFailed { session: id, attempt, fault });
+                self.engine.handle(
+                    now,
+                    Input::ConnectFailed {
+                        session: id,
+                        attempt,
+                        fault,
+                    },
+                );
             }
         }
         self.settle(now);
@@ -322,7 +346,7 @@ impl<I: Io> Driver<I> {
         let duplex = &mut link.duplex;
         let mut calls = 0;
         while calls < CALLS_PER_TURN
-            && let Some(op) = duplex.next()
+            && let Some(op) = duplex.next_op()
         {
             perform(&mut self.io, id, duplex, op);
             calls += 1;
@@ -332,7 +356,14 @@ impl<I: Io> Driver<I> {
             self.queue.push_back(id);
         }
         if let Some(report) = duplex.take_report() {
-            self.engine.handle(now, Input::Relayed { session: id, attempt, report });
+            self.engine.handle(
+                now,
+                Input::Relayed {
+                    session: id,
+                    attempt,
+                    report,
+                },
+            );
             self.settle(now);
         }
     }
@@ -362,7 +393,12 @@ impl<I: Io> Driver<I> {
 
     fn perform(&mut self, action: Action) -> Option<Input<'static>> {
         match action {
-            Action::Connect { session, attempt, to, from } => {
+            Action::Connect {
+                session,
+                attempt,
+                to,
+                from,
+            } => {
                 let link = link(&mut self.links, session)?;
                 link.attempt = Some(attempt);
                 link.stirred = false;
@@ -370,7 +406,13 @@ impl<I: Io> Driver<I> {
                 match self.io.connect(session, attempt, to, from) {
                     Ok(Connect::InProgress) => link.connecting = true,
                     Ok(Connect::Established) => return Some(Input::Connected { session, attempt }),
-                    Err(fault) => return Some(Input::ConnectFailed { session, attempt, fault }),
+                    Err(fault) => {
+                        return Some(Input::ConnectFailed {
+                            session,
+                            attempt,
+                            fault,
+                        });
+                    }
                 }
             }
             Action::Abandon { session, .. } => {
@@ -404,7 +446,10 @@ impl<I: Io> Driver<I> {
 
     fn end(&mut self, id: SessionId, ends: Ends) {
         if let Some(slot) = self.links.get_mut(id.index()) {
-            debug_assert!(slot.as_ref().is_some_and(|link| link.id == id), "{id} has a link");
+            debug_assert!(
+                slot.as_ref().is_some_and(|link| link.id == id),
+                "{id} has a link"
+            );
             *slot = None;
         }
         for side in [Side::Backend, Side::Client] {
@@ -415,12 +460,17 @@ impl<I: Io> Driver<I> {
 
 impl<I: Io> fmt::Debug for Driver<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
 fn link(links: &mut [Option<Link>], id: SessionId) -> Option<&mut Link> {
-    links.get_mut(id.index())?.as_mut().filter(|link| link.id == id)
+    links
+        .get_mut(id.index())?
+        .as_mut()
+        .filter(|link| link.id == id)
 }
 
 /// Makes one kernel call for a relay.

@@ -55,7 +55,9 @@ impl Engine {
         let Some(early) = &mut session.early else {
             return Choice::End(CloseReason::NoBackend);
         };
-        let none = early.last_fault.map_or(CloseReason::NoBackend, CloseReason::ConnectFailed);
+        let none = early
+            .last_fault
+            .map_or(CloseReason::NoBackend, CloseReason::ConnectFailed);
         if let Route::Address(to) = early.route {
             let allowed = self.config.listeners[session.listener.index()].allow_address;
             return match session.phase {
@@ -79,12 +81,21 @@ impl Engine {
         let slot = match &early.route {
             Route::Backend(id) => match pool.by_id(id) {
                 None => return Choice::End(CloseReason::Rejected(Reject::UnknownBackend)),
-                Some(slot) => Some(slot)
-                    .filter(|&slot| eligible(slot) && !tried.contains(&(slot as u32))),
+                Some(slot) => {
+                    Some(slot).filter(|&slot| eligible(slot) && !tried.contains(&(slot as u32)))
+                }
             },
             route => {
-                let key = if let Route::Key(hash) = *route { Some(hash) } else { None };
-                let query = Query { key, source: session.peer.ip(), tried: &tried };
+                let key = if let Route::Key(hash) = *route {
+                    Some(hash)
+                } else {
+                    None
+                };
+                let query = Query {
+                    key,
+                    source: session.peer.ip(),
+                    tried: &tried,
+                };
                 state.balancer.pick(&pool, &query, eligible, &mut self.rng)
             }
         };
@@ -118,8 +129,19 @@ impl Engine {
         if let Some(passive) = self.passive(index) {
             passive.picked(now);
         }
-        self.events.push_back(Event::Picked { session: id, attempt, pool, backend: incarnation, to });
-        self.actions.push_back(Action::Connect { session: id, attempt, to, from });
+        self.events.push_back(Event::Picked {
+            session: id,
+            attempt,
+            pool,
+            backend: incarnation,
+            to,
+        });
+        self.actions.push_back(Action::Connect {
+            session: id,
+            attempt,
+            to,
+            from,
+        });
     }
 
     /// The pool's next local address of the family of `to`.
@@ -127,7 +149,11 @@ impl Engine {
         let session = &self.sessions[index];
         let pool = self.roster.pool(session.pool)?;
         let state = self.pools.get(session.pool.index())?;
-        let fits = || pool.sources.iter().filter(|from| from.is_ipv4() == to.is_ipv4());
+        let fits = || {
+            pool.sources
+                .iter()
+                .filter(|from| from.is_ipv4() == to.is_ipv4())
+        };
         let count = fits().count();
         // Another attempt takes another address: the last one may have run out of ports.
         let turn = state.turn.wrapping_add(usize::from(session.attempts));
@@ -178,7 +204,10 @@ impl Engine {
         let backend = session.backend.as_ref().map(|backend| backend.incarnation);
         let (id, pool) = (session.id, session.pool);
         let change = self.passive(index).and_then(Passive::succeeded);
-        self.events.push_back(Event::Established { session: id, backend });
+        self.events.push_back(Event::Established {
+            session: id,
+            backend,
+        });
         if let (Some(Change::Up), Some(backend)) = (change, backend) {
             self.events.push_back(Event::BackendUp { pool, backend });
         }
@@ -196,10 +225,17 @@ impl Engine {
             passive.failed(now, fall, &mut rng)
         });
         let session = &self.sessions[index];
-        let down = session.backend.as_ref().map(|backend| (session.pool, backend.incarnation));
+        let down = session
+            .backend
+            .as_ref()
+            .map(|backend| (session.pool, backend.incarnation));
         self.leave(index, fault);
         if let (Some(Change::Down), Some((pool, backend))) = (change, down) {
-            self.events.push_back(Event::BackendDown { pool, backend, fault });
+            self.events.push_back(Event::BackendDown {
+                pool,
+                backend,
+                fault,
+            });
         }
         self.retry(now, index, fault);
         if let (Some(Change::Down), Some((_, backend))) = (change, down) {
@@ -222,8 +258,16 @@ impl Engine {
                 early.tried.extend(backend);
             }
         }
-        self.actions.push_back(Action::Abandon { session: id, attempt });
-        self.events.push_back(Event::AttemptFailed { session: id, attempt, backend, fault });
+        self.actions.push_back(Action::Abandon {
+            session: id,
+            attempt,
+        });
+        self.events.push_back(Event::AttemptFailed {
+            session: id,
+            attempt,
+            backend,
+            fault,
+        });
     }
 
     fn retry(&mut self, now: Timestamp, index: usize, fault: Fault) {
@@ -239,7 +283,10 @@ impl Engine {
         if session.attempts > retries {
             return self.close(now, index, failed(fault), Ends::FIN);
         }
-        let budget = self.pools.get_mut(session.pool.index()).map(|state| &mut state.budget);
+        let budget = self
+            .pools
+            .get_mut(session.pool.index())
+            .map(|state| &mut state.budget);
         if budget.is_some_and(|budget| !budget.retry(now)) {
             return self.close(now, index, CloseReason::RetryBudget, Ends::FIN);
         }
@@ -271,7 +318,11 @@ impl Engine {
     pub(super) fn leave_removed(&mut self, now: Timestamp) {
         let roster = Arc::clone(&self.roster);
         let known = |backend| {
-            roster.pools.iter().flat_map(|pool| pool.backends()).any(|known| known.incarnation == backend)
+            roster
+                .pools
+                .iter()
+                .flat_map(|pool| pool.backends())
+                .any(|known| known.incarnation == backend)
         };
         for index in self.connecting(|backend| !known(backend)) {
             self.leave(index, Fault::Unreachable);
@@ -282,9 +333,17 @@ impl Engine {
 
     /// Sessions whose attempt is not proven yet and whose backend fits.
     fn connecting(&self, fits: impl Fn(Incarnation) -> bool) -> Vec<usize> {
-        let unproven = self.sessions.iter().filter(|(_, session)| !session.established);
+        let unproven = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !session.established);
         unproven
-            .filter(|(_, session)| session.backend.as_ref().is_some_and(|it| fits(it.incarnation)))
+            .filter(|(_, session)| {
+                session
+                    .backend
+                    .as_ref()
+                    .is_some_and(|it| fits(it.incarnation))
+            })
             .map(|(index, _)| index)
             .collect()
     }
@@ -300,13 +359,16 @@ impl Engine {
         ) else {
             return false;
         };
-        pool.backends().iter().zip(&state.health).any(|(backend, health)| {
-            Some(backend.incarnation) != own
-                && !early.tried.contains(&backend.incarnation)
-                && backend.address.is_some()
-                && !backend.draining
-                && health.eligible(now)
-        })
+        pool.backends()
+            .iter()
+            .zip(&state.health)
+            .any(|(backend, health)| {
+                Some(backend.incarnation) != own
+                    && !early.tried.contains(&backend.incarnation)
+                    && backend.address.is_some()
+                    && !backend.draining
+                    && health.eligible(now)
+            })
     }
 
     /// The passive health of the session's backend, if the roster still has it.
@@ -318,7 +380,10 @@ impl Engine {
         if pool.backends()[slot].incarnation != backend.incarnation {
             return None;
         }
-        self.pools.get_mut(session.pool.index())?.health.get_mut(slot)
+        self.pools
+            .get_mut(session.pool.index())?
+            .health
+            .get_mut(slot)
     }
 
     fn failover(&self, index: usize) -> Failover {
@@ -330,15 +395,27 @@ impl Engine {
     pub(super) fn adopt_roster(&mut self, now: Timestamp, roster: Arc<Roster>) {
         let mut pools: BTreeMap<&str, PoolState> = BTreeMap::new();
         let mut health: BTreeMap<Incarnation, Passive> = BTreeMap::new();
-        for (pool, mut state) in self.roster.pools.iter().zip(core::mem::take(&mut self.pools)) {
+        for (pool, mut state) in self
+            .roster
+            .pools
+            .iter()
+            .zip(core::mem::take(&mut self.pools))
+        {
             let known = core::mem::take(&mut state.health);
             health.extend(pool.backends().iter().map(|it| it.incarnation).zip(known));
             pools.insert(&pool.name, state);
         }
         for pool in &roster.pools {
-            let mut state = pools.remove(&*pool.name).unwrap_or_else(|| PoolState::new(now));
-            let known = pool.backends().iter().map(|it| health.remove(&it.incarnation));
-            state.health = known.map(|passive| passive.unwrap_or_else(Passive::new)).collect();
+            let mut state = pools
+                .remove(&*pool.name)
+                .unwrap_or_else(|| PoolState::new(now));
+            let known = pool
+                .backends()
+                .iter()
+                .map(|it| health.remove(&it.incarnation));
+            state.health = known
+                .map(|passive| passive.unwrap_or_else(Passive::new))
+                .collect();
             self.pools.push(state);
         }
         self.roster = roster;

@@ -35,8 +35,12 @@ impl Engine {
         for listener in &mut self.listeners {
             listener.paused_until = Timestamp::ZERO;
         }
-        self.actions.push_back(Action::Close { session: session.id, ends });
-        self.events.push_back(Event::Closed(session.closed(now, reason)));
+        self.actions.push_back(Action::Close {
+            session: session.id,
+            ends,
+        });
+        self.events
+            .push_back(Event::Closed(session.closed(now, reason)));
     }
 
     /// A socket of an established relay broke, or the client's before that.
@@ -150,8 +154,11 @@ impl Engine {
         }
         let timeout = self.config.limits.shutdown_timeout;
         self.stop_by = Some(now + timeout + STOP_GRACE);
-        let mut order: Vec<(Timestamp, usize)> =
-            self.sessions.iter().map(|(index, session)| (session.active, index)).collect();
+        let mut order: Vec<(Timestamp, usize)> = self
+            .sessions
+            .iter()
+            .map(|(index, session)| (session.active, index))
+            .collect();
         order.sort_unstable();
         let count = order.len().max(1) as u128;
         for (place, (_, index)) in order.into_iter().enumerate() {

@@ -25,22 +25,47 @@ impl Engine {
         for (index, session) in &self.sessions {
             self.check_session(index, session);
         }
-        let memory: usize = self.sessions.iter().map(|(_, session)| session.memory).sum();
-        assert_eq!(memory, self.preread_memory, "preread memory is the sum of its parts");
+        let memory: usize = self
+            .sessions
+            .iter()
+            .map(|(_, session)| session.memory)
+            .sum();
+        assert_eq!(
+            memory, self.preread_memory,
+            "preread memory is the sum of its parts"
+        );
         assert!(
             self.preread_memory <= self.config.limits.preread_memory,
             "preread memory stays within its limit"
         );
         for (place, state) in self.listeners.iter().enumerate() {
             let of_listener = |session: &Session| session.listener.index() == place;
-            let live = self.sessions.iter().filter(|(_, session)| of_listener(session)).count();
+            let live = self
+                .sessions
+                .iter()
+                .filter(|(_, session)| of_listener(session))
+                .count();
             assert_eq!(live, state.live, "listener {place} counts its sessions");
-            assert!(live <= self.config.listeners[place].max_sessions, "max-sessions holds");
+            assert!(
+                live <= self.config.listeners[place].max_sessions,
+                "max-sessions holds"
+            );
         }
-        assert!(self.timers.len() <= self.sessions.len(), "no deadline without a session");
-        assert_eq!(self.pools.len(), self.roster.pools.len(), "each pool has its state");
+        assert!(
+            self.timers.len() <= self.sessions.len(),
+            "no deadline without a session"
+        );
+        assert_eq!(
+            self.pools.len(),
+            self.roster.pools.len(),
+            "each pool has its state"
+        );
         for (state, pool) in self.pools.iter().zip(&self.roster.pools) {
-            assert_eq!(state.health.len(), pool.backends().len(), "each backend has its health");
+            assert_eq!(
+                state.health.len(),
+                pool.backends().len(),
+                "each backend has its health"
+            );
         }
     }
 
@@ -49,21 +74,40 @@ impl Engine {
         assert_eq!(id.index(), index, "{id} sits in its slot");
         let (at, timer) = self.deadline(index);
         let armed = self.timers.get(index).unwrap_or(Timestamp::NEVER);
-        assert!(armed <= at, "{id}: {timer:?} is due at {at}, but {armed} is armed");
-        assert_eq!(session.early.is_some(), !session.established, "{id} keeps its preface until established");
+        assert!(
+            armed <= at,
+            "{id}: {timer:?} is due at {at}, but {armed} is armed"
+        );
+        assert_eq!(
+            session.early.is_some(),
+            !session.established,
+            "{id} keeps its preface until established"
+        );
         match session.phase {
             Phase::Preread => {
-                assert!(session.backend.is_none() && session.attempts == 0, "{id} has no backend yet");
-                assert!(session.phase_by < Timestamp::NEVER, "{id} has a preread deadline");
+                assert!(
+                    session.backend.is_none() && session.attempts == 0,
+                    "{id} has no backend yet"
+                );
+                assert!(
+                    session.phase_by < Timestamp::NEVER,
+                    "{id} has a preread deadline"
+                );
             }
             Phase::Waiting => {
                 assert!(session.backend.is_none(), "{id} has left its backend");
                 assert!(session.phase_by < Timestamp::NEVER, "{id} will go on");
             }
             Phase::Connecting => {
-                assert!(session.to.is_some() && session.attempts > 0, "{id} knows where it goes");
+                assert!(
+                    session.to.is_some() && session.attempts > 0,
+                    "{id} knows where it goes"
+                );
                 assert!(!session.established, "{id} is not established yet");
-                assert!(session.phase_by < Timestamp::NEVER, "{id} has a connect deadline");
+                assert!(
+                    session.phase_by < Timestamp::NEVER,
+                    "{id} has a connect deadline"
+                );
             }
             Phase::Relaying => assert_eq!(
                 session.established,
@@ -72,7 +116,10 @@ impl Engine {
             ),
             Phase::Winding => {
                 assert!(session.reason.is_some(), "{id} knows why it ends");
-                assert!(session.wind_by < Timestamp::NEVER, "{id} ends in bounded time");
+                assert!(
+                    session.wind_by < Timestamp::NEVER,
+                    "{id} ends in bounded time"
+                );
             }
         }
     }

@@ -115,13 +115,24 @@ fn every_transition_is_as_the_table_says() {
     let mut passive = in_trial(2);
     assert_eq!(passive.succeeded(), Some(Change::Up));
     assert_eq!(passive.state, Passive::new().state);
-    assert!(!passive.picked(now), "an attempt at a backend that is up is no trial");
+    assert!(
+        !passive.picked(now),
+        "an attempt at a backend that is up is no trial"
+    );
     assert_eq!(passive.state, Passive::new().state);
 }
 
 #[test]
 fn the_back_off_doubles_to_its_cap_and_spreads_over_its_jitter() {
-    for (strikes, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (u32::MAX, 60)] {
+    for (strikes, seconds) in [
+        (1, 1),
+        (2, 2),
+        (3, 4),
+        (6, 32),
+        (7, 60),
+        (8, 60),
+        (u32::MAX, 60),
+    ] {
         let mut rng = Rng::new(9);
         let plain = Duration::from_secs(seconds);
         let drawn: std::vec::Vec<_> = (0..1000).map(|_| back_off(strikes, &mut rng)).collect();
@@ -190,7 +201,10 @@ impl World {
             (true, false) => Some(Change::Up),
             _ => None,
         };
-        assert_eq!(change, expected, "a change is told exactly when there is one");
+        assert_eq!(
+            change, expected,
+            "a change is told exactly when there is one"
+        );
         if let State::Down { until, strikes } = self.passive.state
             && before.state != self.passive.state
         {

@@ -1,0 +1,1 @@
+//! What has passed is what was written.

@@ -1,0 +1,128 @@
+//! The top level of a configuration, and what its parts have to do with each other.
+
+use std::time::Duration;
+
+use tlb_engine::config::Limits;
+use tlb_engine::drive::Mode;
+
+use super::diagnostic::{Report, quote};
+use super::framing::{self, Framings};
+use super::listeners::{self, Known};
+use super::pools;
+use super::reader::{self, TOP, Table};
+use super::tree::Entry;
+use super::values::ShowSize;
+use super::{LARGEST, Settings};
+use crate::registry::UnpackRegistry;
+
+/// Reads all of it. `None` only with an error noted; a `Some` is of no use if one was.
+pub(super) fn read(
+    entries: &[Entry],
+    registered: &UnpackRegistry,
+    report: &mut Report<'_>,
+) -> Option<Settings> {
+    let mut table = Table::new(&TOP, 0..0, entries);
+    let workers = table.get("workers", None, report, |node, report| {
+        reader::integer(node, 1..=1024, report).map(Some)
+    });
+    let relay = table.get("relay", Mode::default(), report, |node, report| {
+        let words = [
+            ("auto", Mode::Auto),
+            ("copy", Mode::Copy),
+            ("splice", Mode::Splice),
+        ];
+        reader::word(node, &words, report)
+    });
+    let memory_span = table.span_of("preread-memory");
+    let limits = limits(&mut table, report);
+    let unpacks = table.take("unpack");
+    let mut framings = unpacks.map_or_else(Framings::new, |node| {
+        framing::read(node, registered, report)
+    });
+    let pool_list = table.take("pool");
+    let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
+    let listener_list = table.need("listener", "[[listener]] with name, bind and pool", report);
+    let mut known = Known {
+        framings: &mut framings,
+        pools: &mut pools,
+        registered,
+    };
+    let listeners =
+        listener_list.map_or_else(Vec::new, |node| listeners::read(node, &mut known, report));
+    if let (Some(node), true) = (listener_list, listeners.is_empty() && !report.failed()) {
+        report
+            .error(&node.span, "no listener")
+            .help("add a [[listener]] with name, bind and pool");
+    }
+    table.finish(report);
+    unused(&framings, &pools, report);
+    let largest = listeners
+        .iter()
+        .map(|one| one.engine.preread_limit)
+        .max()
+        .unwrap_or(0);
+    if limits.preread_memory < largest {
+        let largest = ShowSize(largest as u64);
+        report
+            .error(
+                &memory_span,
+                "less preread memory than one session may need",
+            )
+            .help(format!(
+                "set preread-memory = \"{largest}\" (the largest preread-limit) or more"
+            ));
+    }
+    Some(Settings {
+        workers,
+        relay,
+        listeners,
+        pools: pools.into_iter().map(|draft| draft.settings).collect(),
+        limits,
+        warnings: Vec::new(),
+    })
+}
+
+fn limits(table: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
+    let seconds = Duration::from_secs;
+    Limits {
+        preread_memory: table.get(
+            "preread-memory",
+            Limits::PREREAD_MEMORY,
+            report,
+            |node, report| reader::size(node, 1..=LARGEST, report),
+        ),
+        reset_timeout: table.get(
+            "reset-timeout",
+            Limits::RESET_TIMEOUT,
+            report,
+            |node, report| reader::duration(node, Duration::from_millis(1)..=seconds(3600), report),
+        ),
+        shutdown_timeout: table.get(
+            "shutdown-timeout",
+            Limits::SHUTDOWN_TIMEOUT,
+            report,
+            |node, report| reader::duration(node, Duration::ZERO..=seconds(86_400), report),
+        ),
+    }
+}
+
+/// What nobody uses is probably misspelt somewhere; where there are errors, they say more.
+fn unused(framings: &Framings, pools: &[pools::Draft], report: &mut Report<'_>) {
+    if report.failed() {
+        return;
+    }
+    for (name, framing) in framings.iter().filter(|(_, framing)| !framing.used) {
+        report
+            .warning(
+                &framing.span,
+                format!("no listener uses the unpack {}", quote(name)),
+            )
+            .help("name it in the `unpack` of a listener, or remove it");
+    }
+    for pool in pools.iter().filter(|pool| !pool.used) {
+        let name = quote(&pool.settings.name);
+        report
+            .warning(&pool.span, format!("no listener uses the pool {name}"))
+            .help("name it in the `pool` of a listener, or remove it");
+    }
+}

@@ -1,0 +1,5 @@
+//! demo
+use std::process::ExitCode;
+pub(crate) fn main() -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,456 @@
+//! [`LinuxIo`]: the kernel calls that the engine's loop asks for.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use bytes::{Buf, Bytes};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use nix::errno::Errno;
+use tlb_engine::api::{Close, Fault};
+use tlb_engine::drive::{Accept, Connect, Io, Outcome, Via};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+
+use crate::pipe_pool::PipePool;
+use crate::relay::{Store, copy, splice};
+use crate::socket::{self, Keepalive};
+use crate::{fault, sys};
+
+pub(crate) mod token;
+
+use token::Source;
+
+#[cfg(test)]
+mod tests;
+
+/// What a call on a socket that is not there gets. The driver does not make such calls; if it did, the session would
+/// end with this in the log.
+const GONE: Fault = Fault::Other(Errno::EBADF as i32);
+
+/// The kernel, as one worker uses it: its listening sockets, the sockets of its sessions, and what their directions
+/// hold.
+///
+/// Each socket is registered once, edge-triggered, for everything, and closing it is all it takes to unregister it.
+#[derive(Debug)]
+pub(crate) struct LinuxIo {
+    registry: Registry,
+    listeners: Vec<Listener>,
+    sessions: Sessions,
+    scratch: Scratch,
+    pipes: PipePool,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: Option<mio::net::TcpListener>,
+    /// Of the backends' sockets; those of its clients have inherited it.
+    keepalive: Keepalive,
+}
+
+/// An accepted connection that belongs to no session yet.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    socket: TcpStream,
+    from: ListenerId,
+}
+
+/// One session's share: 48 bytes at most, kept for the slot's next session.
+#[derive(Debug, Default)]
+struct Entry {
+    generation: u32,
+    /// The place of the listener that it came in by.
+    listener: u32,
+    client: Option<TcpStream>,
+    backend: Option<TcpStream>,
+    /// By [`Dir`].
+    stores: [Store; 2],
+}
+
+impl Entry {
+    fn socket(&self, side: Side) -> Option<&TcpStream> {
+        match side {
+            Side::Client => self.client.as_ref(),
+            Side::Backend => self.backend.as_ref(),
+        }
+    }
+
+    fn take_socket(&mut self, side: Side) -> Option<TcpStream> {
+        match side {
+            Side::Client => self.client.take(),
+            Side::Backend => self.backend.take(),
+        }
+    }
+}
+
+/// The entries, by slot. It grows to the most sessions there ever were at a time, and stays so.
+#[derive(Debug, Default)]
+struct Sessions(Vec<Entry>);
+
+impl Sessions {
+    fn begin(&mut self, session: SessionId) -> &mut Entry {
+        let slot = session.index();
+        if slot >= self.0.len() {
+            self.0.resize_with(slot + 1, Entry::default);
+        }
+        let entry = &mut self.0[slot];
+        debug_assert!(
+            entry.client.is_none() && entry.backend.is_none(),
+            "the slot's last session has closed its sockets"
+        );
+        entry.generation = session.generation();
+        entry
+    }
+
+    fn get(&self, session: SessionId) -> Option<&Entry> {
+        self.0
+            .get(session.index())
+            .filter(|entry| entry.generation == session.generation())
+    }
+
+    fn get_mut(&mut self, session: SessionId) -> Option<&mut Entry> {
+        self.0
+            .get_mut(session.index())
+            .filter(|entry| entry.generation == session.generation())
+    }
+}
+
+/// The buffer that all directions of a worker read into, one at a time.
+#[derive(Debug)]
+struct Scratch {
+    buffer: Box<[u8]>,
+    /// The slot and the direction whose bytes are in it.
+    owner: Option<(usize, Dir)>,
+}
+
+impl Scratch {
+    fn bytes(&self, start: u32, end: u32) -> &[u8] {
+        &self.buffer[start as usize..end as usize]
+    }
+}
+
+impl LinuxIo {
+    /// A worker's kernel side: listening sockets by [`ListenerId`], each with what its sessions' backends are to
+    /// have, and at most `pipes` pipes.
+    ///
+    /// # Errors
+    /// A listener that could not be registered.
+    pub(crate) fn new(
+        registry: Registry,
+        listeners: Vec<(TcpListener, Keepalive)>,
+        pipes: usize,
+    ) -> io::Result<Self> {
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
+            let mut socket = mio::net::TcpListener::from_std(socket);
+            registry.register(
+                &mut socket,
+                Source::Listener(id).token(),
+                Interest::READABLE,
+            )?;
+            registered.push(Listener {
+                socket: Some(socket),
+                keepalive,
+            });
+        }
+        Ok(Self {
+            registry,
+            listeners: registered,
+            sessions: Sessions::default(),
+            scratch: Scratch {
+                buffer: vec![0; copy::BUFFER].into(),
+                owner: None,
+            },
+            pipes: PipePool::new(pipes),
+        })
+    }
+
+    /// Whether nothing is left of any session.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pipes.lent() == 0
+            && self.scratch.owner.is_none()
+            && self.sessions.0.iter().all(|entry| {
+                entry.client.is_none()
+                    && entry.backend.is_none()
+                    && entry
+                        .stores
+                        .iter()
+                        .all(|store| matches!(store, Store::Empty))
+            })
+    }
+
+    /// Moves whoever's bytes are in the shared buffer to a buffer of their own.
+    fn free_scratch(&mut self) {
+        let Some((slot, dir)) = self.scratch.owner.take() else {
+            return;
+        };
+        let store = &mut self.sessions.0[slot].stores[dir as usize];
+        if let Store::Scratch { start, end } = *store {
+            let rest = Bytes::copy_from_slice(self.scratch.bytes(start, end));
+            *store = Store::Own(Box::new(rest));
+        }
+    }
+
+    fn fill_buffer(&mut self, session: SessionId, dir: Dir) -> Outcome {
+        match self.sessions.get(session) {
+            Some(entry) if matches!(entry.stores[dir as usize], Store::Empty) => {}
+            Some(_) => return Outcome::WouldBlock, // Full, as far as a buffer is concerned.
+            None => return Outcome::Broken(GONE),
+        }
+        self.free_scratch();
+        let entry = &mut self.sessions.0[session.index()];
+        let Some(source) = entry.socket(dir.from()) else {
+            return Outcome::Broken(GONE);
+        };
+        let outcome = copy::recv(source, &mut self.scratch.buffer);
+        if let Outcome::Moved { bytes, .. } = outcome {
+            entry.stores[dir as usize] = Store::Scratch {
+                start: 0,
+                end: bytes as u32,
+            };
+            self.scratch.owner = Some((session.index(), dir));
+        }
+        outcome
+    }
+
+    fn fill_pipe(&mut self, session: SessionId, dir: Dir) -> Outcome {
+        let Some(entry) = self.sessions.get_mut(session) else {
+            return Outcome::Broken(GONE);
+        };
+        let mut pipe = match std::mem::take(&mut entry.stores[dir as usize]) {
+            Store::Empty => match self.pipes.take() {
+                Some(pipe) => pipe,
+                None => return Outcome::NoPipe,
+            },
+            Store::Pipe(pipe) => pipe,
+            occupied => {
+                entry.stores[dir as usize] = occupied;
+                return Outcome::WouldBlock; // Full until it is drained.
+            }
+        };
+        let Some(source) = entry.socket(dir.from()) else {
+            self.pipes.give(pipe);
+            return Outcome::Broken(GONE);
+        };
+        let outcome = splice::fill(&mut pipe, source);
+        if pipe.held() > 0 {
+            entry.stores[dir as usize] = Store::Pipe(pipe);
+            return match outcome {
+                // Perhaps not the end, see below. It is asked for again once the pipe is drained.
+                Outcome::Eof => Outcome::WouldBlock,
+                other => other,
+            };
+        }
+        self.pipes.give(pipe);
+        match outcome {
+            // Splicing does not get past urgent data: in front of it, once a FIN has come too, the stream seems to have
+            // ended. `recv` knows.
+            Outcome::Eof => self.fill_buffer(session, dir),
+            other => other,
+        }
+    }
+
+    fn drop_store(&mut self, slot: usize, dir: Dir) {
+        match std::mem::take(&mut self.sessions.0[slot].stores[dir as usize]) {
+            Store::Scratch { .. } => self.scratch.owner = None,
+            Store::Pipe(pipe) => self.pipes.give(pipe),
+            Store::Empty | Store::Own(_) => {}
+        }
+    }
+
+    fn register(&self, socket: &TcpStream, id: SocketId) -> Result<(), Fault> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        self.registry
+            .register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                Source::Socket(id).token(),
+                interest,
+            )
+            .map_err(|error| fault::of(&error))
+    }
+}
+
+impl Io for LinuxIo {
+    type Conn = Conn;
+
+    fn accept(&mut self, from: ListenerId) -> Accept<Conn> {
+        let Some(Listener {
+            socket: Some(listener),
+            ..
+        }) = self.listeners.get(from.index())
+        else {
+            return Accept::WouldBlock;
+        };
+        loop {
+            let error = match listener.accept() {
+                Ok((conn, peer)) => {
+                    let socket = OwnedFd::from(conn).into();
+                    return Accept::Conn(Conn { socket, from }, peer);
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EINTR) => {}
+                Some(Errno::EAGAIN) => return Accept::WouldBlock,
+                // Linux passes pending errors of the new connection on as errors of accept(2).
+                Some(
+                    Errno::ECONNABORTED
+                    | Errno::EPROTO
+                    | Errno::ENOPROTOOPT
+                    | Errno::ENETDOWN
+                    | Errno::ENETUNREACH
+                    | Errno::ENONET
+                    | Errno::EHOSTDOWN
+                    | Errno::EHOSTUNREACH
+                    | Errno::EOPNOTSUPP
+                    | Errno::ETIMEDOUT
+                    | Errno::EPERM,
+                ) => return Accept::Gone,
+                // Of the rest nobody knows whether the connection is gone; it must not become a busy loop.
+                _ => return Accept::Exhausted(fault::of(&error)),
+            }
+        }
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        if let Some(listener) = self.listeners.get_mut(listener.index()) {
+            listener.socket = None;
+        }
+    }
+
+    fn adopt(&mut self, session: SessionId, conn: Conn) -> Result<(), Fault> {
+        // Its options came with it from the listening socket.
+        self.register(&conn.socket, SocketId::client(session))?;
+        let entry = self.sessions.begin(session);
+        entry.listener = conn.from.0;
+        entry.client = Some(conn.socket);
+        Ok(())
+    }
+
+    fn recv(&mut self, session: SessionId, buf: &mut [u8]) -> Outcome {
+        match self
+            .sessions
+            .get(session)
+            .and_then(|entry| entry.socket(Side::Client))
+        {
+            Some(client) => copy::recv(client, buf),
+            None => Outcome::Broken(GONE),
+        }
+    }
+
+    fn connect(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> Result<Connect, Fault> {
+        let entry = self.sessions.get(session).ok_or(GONE)?;
+        let keepalive = self.listeners[entry.listener as usize].keepalive;
+        let (backend, progress) = socket::connect(to, from, keepalive)?;
+        // Registered before it has begun to connect, it would report a hang-up.
+        self.register(&backend, SocketId::backend(session, attempt))?;
+        let entry = self.sessions.get_mut(session).ok_or(GONE)?;
+        debug_assert!(
+            entry.backend.is_none(),
+            "an attempt is abandoned before the next one"
+        );
+        entry.backend = Some(backend);
+        Ok(progress)
+    }
+
+    fn connected(&mut self, session: SessionId) -> Result<Connect, Fault> {
+        let entry = self.sessions.get(session).ok_or(GONE)?;
+        socket::connected(entry.backend.as_ref().ok_or(GONE)?)
+    }
+
+    fn load(&mut self, session: SessionId, preface: Bytes) {
+        if preface.is_empty() {
+            return;
+        }
+        if let Some(entry) = self.sessions.get_mut(session) {
+            let store = &mut entry.stores[Dir::Forward as usize];
+            debug_assert!(matches!(store, Store::Empty), "the preface comes first");
+            *store = Store::Own(Box::new(preface));
+        }
+    }
+
+    fn fill(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome {
+        match via {
+            Via::Copy => self.fill_buffer(session, dir),
+            Via::Splice => self.fill_pipe(session, dir),
+        }
+    }
+
+    fn drain(&mut self, session: SessionId, dir: Dir) -> Outcome {
+        let Some(entry) = self.sessions.get_mut(session) else {
+            return Outcome::Broken(GONE);
+        };
+        let mut store = std::mem::take(&mut entry.stores[dir as usize]);
+        let Some(destination) = entry.socket(dir.to()) else {
+            entry.stores[dir as usize] = store;
+            return Outcome::Broken(GONE);
+        };
+        let (outcome, empty) = match &mut store {
+            Store::Empty => (Outcome::WouldBlock, true),
+            Store::Scratch { start, end } => {
+                let outcome = copy::send(destination, self.scratch.bytes(*start, *end));
+                *start += moved(outcome) as u32;
+                (outcome, start == end)
+            }
+            Store::Own(bytes) => {
+                let outcome = copy::send(destination, bytes);
+                bytes.advance(moved(outcome));
+                (outcome, bytes.is_empty())
+            }
+            Store::Pipe(pipe) => {
+                let outcome = splice::drain(pipe, destination);
+                (outcome, pipe.held() == 0)
+            }
+        };
+        entry.stores[dir as usize] = store;
+        if empty {
+            self.drop_store(session.index(), dir);
+        }
+        outcome
+    }
+
+    fn shutdown(&mut self, session: SessionId, side: Side) -> Result<(), Fault> {
+        let entry = self.sessions.get(session).ok_or(GONE)?;
+        let socket = entry.socket(side).ok_or(GONE)?;
+        socket::finish(socket)
+    }
+
+    fn take_error(&mut self, session: SessionId, side: Side) -> Option<Fault> {
+        let socket = self.sessions.get(session)?.socket(side)?;
+        socket::take_error(socket)
+    }
+
+    fn unacknowledged(&mut self, session: SessionId, side: Side) -> usize {
+        let socket = self
+            .sessions
+            .get(session)
+            .and_then(|entry| entry.socket(side));
+        socket.map_or(0, sys::unacknowledged)
+    }
+
+    fn close(&mut self, session: SessionId, side: Side, how: Close) {
+        let Some(entry) = self.sessions.get_mut(session) else {
+            return;
+        };
+        if let Some(socket) = entry.take_socket(side) {
+            socket::close(socket, how);
+        }
+        for dir in Dir::BOTH {
+            self.drop_store(session.index(), dir);
+        }
+    }
+}
+
+fn moved(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Moved { bytes, .. } => bytes,
+        _ => 0,
+    }
+}

@@ -1,0 +1,266 @@
+//! TCP sockets as a relay needs them: options, connecting, and the two ways of closing.
+
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tlb_engine::api::{Close, Fault};
+use tlb_engine::drive::Connect;
+
+use crate::fault;
+
+/// How many unanswered keepalive probes break a connection.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// When the kernel gives a silent connection up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    /// Silence after which the kernel probes whether the peer is still there, at least 1 s; `None`: never. A peer that
+    /// does not answer four probes, an eighth of this apart (at least 1 s, at most 75 s), is broken.
+    pub(crate) idle: Option<Duration>,
+    /// How long written bytes may stay unacknowledged before the connection is broken (`TCP_USER_TIMEOUT`, in
+    /// milliseconds); `None`: as long as the kernel retransmits, some 15 minutes.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+impl Keepalive {
+    fn probes(self) -> Option<TcpKeepalive> {
+        let idle = self.idle?.max(Duration::from_secs(1));
+        let interval = (idle / 8).clamp(Duration::from_secs(1), Duration::from_secs(75));
+        Some(
+            TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(interval)
+                .with_retries(KEEPALIVE_PROBES),
+        )
+    }
+}
+
+/// Sets what every relayed socket has. On a listening socket: accepted ones inherit all of it.
+///
+/// `SO_RCVBUF` stays as it is: set before the handshake it would fix the window scale and switch off the kernel's own
+/// tuning.
+pub(crate) fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // A relay passes urgent bytes on like any other. Out of line, a read would drop them from the stream.
+    socket.set_out_of_band_inline(true)?;
+    if let Some(probes) = keepalive.probes() {
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    if keepalive.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(keepalive.user_timeout)?;
+    }
+    Ok(())
+}
+
+/// A new TCP socket for addresses like `address`: non-blocking, closed on exec.
+pub(crate) fn tcp(address: &SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))
+}
+
+/// Begins to connect to a backend.
+pub(crate) fn connect(
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    keepalive: Keepalive,
+) -> Result<(TcpStream, Connect), Fault> {
+    let socket = tcp(&to).map_err(|error| fault::of(&error))?;
+    set_options(&socket, keepalive).map_err(|error| fault::of(&error))?;
+    if let Some(from) = from {
+        // The port is chosen at connect, so that it need only be free towards this one backend.
+        setsockopt(&socket, IpBindAddressNoPort, &true).map_err(fault::of_errno)?;
+        socket
+            .bind(&SocketAddr::new(from, 0).into())
+            .map_err(|error| fault::of(&error))?;
+    }
+    // An interrupted connect goes on in the background, as one that would block does.
+    let progress = match socket.connect(&to.into()) {
+        Ok(()) => Connect::Established,
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINPROGRESS | Errno::EINTR) => Connect::InProgress,
+            _ => return Err(fault::of(&error)),
+        },
+    };
+    Ok((socket.into(), progress))
+}
+
+/// How far a connect is.
+pub(crate) fn connected(socket: &TcpStream) -> Result<Connect, Fault> {
+    match socket.peer_addr() {
+        Ok(peer) if is_self_connected(socket, peer) => Err(Fault::Refused),
+        Ok(_) => Ok(Connect::Established),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {
+            match take_error(socket) {
+                Some(fault) => Err(fault),
+                None => Ok(Connect::InProgress),
+            }
+        }
+        Err(error) => Err(fault::of(&error)),
+    }
+}
+
+/// Where nobody listens on a local port of the ephemeral range, the kernel may choose that very port as the source,
+/// and TCP then connects the socket to itself. Only an address of this host can do that; other local ones than
+/// loopback are not worth a system call for each connection.
+fn is_self_connected(socket: &TcpStream, peer: SocketAddr) -> bool {
+    peer.ip().is_loopback() && socket.local_addr().is_ok_and(|local| local == peer)
+}
+
+/// The pending error, which is cleared.
+pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
+    match socket.take_error() {
+        Ok(None) => None,
+        Ok(Some(error)) | Err(error) => Some(fault::of(&error)),
+    }
+}
+
+/// Sends a FIN after everything written before.
+pub(crate) fn finish(socket: &TcpStream) -> Result<(), Fault> {
+    match socket.shutdown(Shutdown::Write) {
+        Ok(()) => Ok(()),
+        // Only a reset takes an established connection away.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {
+            Err(take_error(socket).unwrap_or(Fault::Reset))
+        }
+        Err(error) => Err(fault::of(&error)),
+    }
+}
+
+/// Closes the socket.
+pub(crate) fn close(socket: TcpStream, how: Close) {
+    if how == Close::Reset {
+        // It can only fail for a socket that is gone already.
+        let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    }
+    drop(socket);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpListener;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Waits until the connect is decided, either way.
+    fn settle(socket: &TcpStream) -> Result<Connect, Fault> {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::from(5000_u16)).unwrap();
+        connected(socket)
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_connect_is_established_once_somebody_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let keepalive = Keepalive {
+            idle: Some(Duration::from_secs(60)),
+            user_timeout: Some(Duration::from_millis(30_500)),
+        };
+        let (socket, _) = connect(listener.local_addr().unwrap(), None, keepalive).unwrap();
+        assert_eq!(settle(&socket), Ok(Connect::Established));
+
+        let options = SockRef::from(&socket);
+        assert!(options.tcp_nodelay().unwrap());
+        assert!(options.out_of_band_inline().unwrap());
+        assert!(options.keepalive().unwrap());
+        assert_eq!(
+            options.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(60)
+        );
+        assert_eq!(
+            options.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(7)
+        );
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(
+            options.tcp_user_timeout().unwrap(),
+            Some(Duration::from_millis(30_500))
+        );
+    }
+
+    #[test]
+    fn a_port_without_a_listener_refuses() {
+        // Bound but not listening: nobody else can take the port meanwhile.
+        let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        reserved
+            .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+            .unwrap();
+        let to = reserved.local_addr().unwrap().as_socket().unwrap();
+        let refused = match connect(to, None, Keepalive::default()) {
+            Ok((socket, _)) => settle(&socket).unwrap_err(),
+            Err(fault) => fault,
+        };
+        assert_eq!(refused, Fault::Refused);
+    }
+
+    #[test]
+    fn the_source_address_is_the_one_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = "127.0.0.77".parse().unwrap();
+        let to = listener.local_addr().unwrap();
+        let (socket, _) = connect(to, Some(from), Keepalive::default()).unwrap();
+        assert_eq!(settle(&socket), Ok(Connect::Established));
+        assert_eq!(listener.accept().unwrap().1.ip(), from);
+    }
+
+    #[test]
+    fn a_source_address_that_is_not_ours_is_a_local_fault() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = "192.0.2.1".parse().unwrap();
+        let to = listener.local_addr().unwrap();
+        let fault = connect(to, Some(from), Keepalive::default()).unwrap_err();
+        assert_eq!(fault, Fault::LocalPorts);
+    }
+
+    #[test]
+    fn a_socket_connected_to_itself_counts_as_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+            .unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        assert_eq!(connected(&socket.into()), Err(Fault::Refused));
+    }
+
+    #[test]
+    fn closing_in_order_ends_the_stream_and_a_reset_breaks_it() {
+        let (ours, mut theirs) = pair();
+        (&ours).write_all(b"all").unwrap();
+        close(ours, Close::Fin);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"all");
+
+        let (ours, mut theirs) = pair();
+        close(ours, Close::Reset);
+        assert_eq!(
+            theirs.read(&mut [0]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+    }
+
+    #[test]
+    fn an_error_is_taken_once() {
+        let (ours, theirs) = pair();
+        assert_eq!(take_error(&ours), None);
+        close(theirs, Close::Reset);
+        let mut fds = [PollFd::new(ours.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::from(5000_u16)).unwrap();
+        assert_eq!(take_error(&ours), Some(Fault::Reset));
+        assert_eq!(take_error(&ours), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! System calls that neither the standard library nor the socket crates offer: the only `unsafe` of this package.
+#![allow(
+    unsafe_code,
+    reason = "one ioctl has no safe wrapper anywhere; everything unsafe lives in this file"
+)]
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::libc;
+
+mod ioctl {
+    use nix::libc;
+
+    // SIOCOUTQ is defined as TIOCOUTQ; only the latter is in `libc` for every target.
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged. Counts the FIN as one.
+/// Zero for a descriptor that has no such queue.
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and SIOCOUTQ writes exactly one `int`,
+    // through a pointer to one that lives until the call has returned.
+    let result = unsafe { ioctl::siocoutq(socket.as_fd().as_raw_fd(), &raw mut bytes) };
+    match result {
+        Ok(_) => usize::try_from(bytes).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn unacknowledged_counts_what_the_peer_has_no_room_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        assert_eq!(unacknowledged(&sender), 0, "nothing was written");
+
+        sender.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        while let Ok(bytes) = sender.write(&[7; 65536]) {
+            written += bytes;
+        }
+        assert!(
+            unacknowledged(&sender) > 0,
+            "{written} bytes fill both kernel buffers"
+        );
+
+        receiver.read_exact(&mut vec![0; written]).unwrap();
+        // A byte back carries the acknowledgement of everything that was read.
+        receiver.write_all(b"!").unwrap();
+        sender.set_nonblocking(false).unwrap();
+        sender.read_exact(&mut [0]).unwrap();
+        assert_eq!(unacknowledged(&sender), 0);
+    }
+
+    #[test]
+    fn a_descriptor_without_a_send_queue_has_nothing_unacknowledged() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(unacknowledged(&file), 0);
+    }
+}
