@@ -101,8 +101,8 @@ fn completeness(run: &Run, client: usize) -> Option<String> {
     }
     let closed = closed(run, report)?;
     // Bytes that a kernel took are counted, even if nobody was left to read them.
-    let is_whole = closed.reason == CloseReason::Completed
-        && (report.end, got.end) == (End::Eof, End::Eof);
+    let is_whole =
+        closed.reason == CloseReason::Completed && (report.end, got.end) == (End::Eof, End::Eof);
     let counted = (closed.forward, closed.back);
     if is_whole && counted != (got.received, report.received) {
         return Some(format!(
@@ -161,7 +161,8 @@ impl<'a> Routing<'a> {
         for seen in events {
             if std::mem::replace(&mut self.epoch, seen.epoch) != seen.epoch {
                 let members = &self.run.rosters[seen.epoch as usize];
-                self.down.retain(|down| members.iter().any(|member| member.backend == *down));
+                self.down
+                    .retain(|down| members.iter().any(|member| member.backend == *down));
             }
             match &seen.event {
                 Event::Accepted { session, peer, .. } => {
@@ -177,7 +178,10 @@ impl<'a> Routing<'a> {
                     backend: Some(Incarnation(backend)),
                     ..
                 } => {
-                    self.tried.entry(*session).or_default().insert(*backend as usize);
+                    self.tried
+                        .entry(*session)
+                        .or_default()
+                        .insert(*backend as usize);
                 }
                 Event::BackendDown { backend, .. } => {
                     self.down.insert(backend.0 as usize);
@@ -194,14 +198,19 @@ impl<'a> Routing<'a> {
     fn picked(&self, session: SessionId, picked: usize) -> Result<(), String> {
         let members = &self.run.rosters[self.epoch as usize];
         let Some(member) = members.iter().find(|member| member.backend == picked) else {
-            return Err(format!("{session} goes to b{picked}, which is in no roster"));
+            return Err(format!(
+                "{session} goes to b{picked}, which is in no roster"
+            ));
         };
         if member.draining {
             return Err(format!("{session} goes to b{picked}, which is draining"));
         }
-        let (Policy::HashRing { points }, Some(key)) =
-            (self.scenario.policy, self.sessions.get(&session).and_then(|peer| self.keys.get(peer)))
-        else {
+        let (Policy::HashRing { points }, Some(key)) = (
+            self.scenario.policy,
+            self.sessions
+                .get(&session)
+                .and_then(|peer| self.keys.get(peer)),
+        ) else {
             return Ok(());
         };
         let tried = self.tried.get(&session);
@@ -231,7 +240,8 @@ pub fn owners(points: u32, members: &[Member], key: u32) -> Vec<Member> {
         .iter()
         .flat_map(|member| {
             let mut stream = Rng::new(hash_key(id(member.backend).as_bytes()));
-            (0..points * member.weight).map(move |_| (stream.next_u64(), id(member.backend), *member))
+            (0..points * member.weight)
+                .map(move |_| (stream.next_u64(), id(member.backend), *member))
         })
         .collect();
     ring.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));

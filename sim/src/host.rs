@@ -142,7 +142,11 @@ async fn run(setup: Setup, control: Control) -> io::Result<()> {
         while let Some(event) = driver.poll_event() {
             trace.line(now(), &name, format_args!("{event:?}"));
             let (at, epoch) = (now(), driver.engine().roster().epoch);
-            control.0.events.borrow_mut().push(Seen { at, epoch, event });
+            control
+                .0
+                .events
+                .borrow_mut()
+                .push(Seen { at, epoch, event });
         }
         control.0.live.set(driver.engine().live());
         control.0.sockets.set(driver.io().open());

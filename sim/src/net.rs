@@ -148,7 +148,9 @@ impl Net {
     /// How many sockets are open, listening ones not counted.
     pub fn open(&self) -> usize {
         let slots = self.slots.iter().flatten();
-        slots.map(|slot| slot.sockets.iter().flatten().count()).sum()
+        slots
+            .map(|slot| slot.sockets.iter().flatten().count())
+            .sum()
     }
 
     /// The listeners at which connections may wait.
@@ -194,7 +196,7 @@ impl Net {
     }
 }
 
-fn open<'a>(slot: &'a mut Slot, side: Side) -> &'a mut Socket {
+fn open(slot: &mut Slot, side: Side) -> &mut Socket {
     let session = slot.session;
     slot.sockets[side as usize]
         .as_mut()

@@ -9,19 +9,20 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
-use tlb_engine::rng::Rng;
 use tlb_engine::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 use turmoil::net::TcpStream;
 
 use crate::net::{Chunker, Chunking, Resets, now};
-use crate::stream::{Expect, Flow, garbage};
+use crate::stream::Flow;
 use crate::trace::Trace;
 
 mod backend;
+mod client;
 
 pub use backend::{Backends, Manner, Switch, backend};
+pub use client::client;
 
 /// One client of a scenario: what it sends and how it behaves.
 #[derive(Clone, Debug)]
@@ -234,7 +235,11 @@ impl Wire {
 }
 
 /// Polls a reader and a writer in this order until both are done, or `stop` is set.
-async fn both(reader: impl Future<Output = ()>, writer: impl Future<Output = ()>, stop: &Cell<bool>) {
+async fn both(
+    reader: impl Future<Output = ()>,
+    writer: impl Future<Output = ()>,
+    stop: &Cell<bool>,
+) {
     let (mut reader, mut writer) = (pin!(reader), pin!(writer));
     let (mut has_read, mut has_written) = (false, false);
     poll_fn(|cx| {
@@ -258,109 +263,12 @@ async fn rest(time: Duration) {
 
 /// Waits for what the other half of [`both`] brings about.
 async fn until(condition: impl Fn() -> bool) {
-    poll_fn(|_| if condition() { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-/// Runs one client to its end. `to` is its tlb's listener.
-pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
-    let plan = table.clients[number].clone();
-    let change = |change: &dyn Fn(&mut ClientReport)| change(&mut table.reports.borrow_mut()[number]);
-    sleep(plan.at).await;
-    match TcpStream::connect(to).await {
-        Err(_) => change(&|report| report.end = End::Refused),
-        Ok(stream) => {
-            let from = stream.local_addr().ok();
-            change(&|report| report.from = from);
-            match Wire::new(stream, &table.resets) {
-                Ok(wire) => converse(number, &plan, &wire, rng, &table).await,
-                Err(error) => table.find(format!("c{number} has no address: {error}")),
-            }
+    poll_fn(|_| {
+        if condition() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
-    }
-    change(&|report| report.is_done = true);
-    let report = &table.reports.borrow()[number];
-    table
-        .trace
-        .line(now(), "client", format_args!("c{number} {report:?}"));
-}
-
-async fn converse(number: usize, plan: &Client, wire: &Wire, rng: Rng, table: &Table) {
-    let stop = Cell::new(false);
-    let change = |change: &dyn Fn(&mut ClientReport)| change(&mut table.reports.borrow_mut()[number]);
-    let reader = async {
-        let mut expect = Expect::back(plan.flow);
-        let mut buf = vec![0; 4096];
-        rest(plan.pace.first).await;
-        loop {
-            let end = match wire.read(&mut buf).await {
-                Err(end) => end,
-                Ok(bytes) => {
-                    if let Err(slip) = expect.feed(&buf[..bytes]) {
-                        table.find(slip.to_string());
-                        stop.set(true);
-                    }
-                    change(&|report| {
-                        report.received = expect.received();
-                        report.backend = expect.backend();
-                    });
-                    rest(plan.pace.each).await;
-                    continue;
-                }
-            };
-            change(&|report| report.end = end);
-            // A writer that waits for room does not hear of a reset.
-            stop.set(stop.get() || end == End::Reset);
-            return;
-        }
-    };
-    let progress = || {
-        let report = &table.reports.borrow()[number];
-        (report.received, report.end != End::Open)
-    };
-    let writer = async {
-        let mut chunks = Chunker::new(plan.chunking, rng);
-        let mut at = 0;
-        for op in &plan.script {
-            let result = match *op {
-                Op::Send(bytes) => {
-                    let range = at..at + bytes;
-                    at = range.end;
-                    let byte = |at: u64| match at.checked_sub(plan.garbage) {
-                        Some(offset) => plan.flow.forward(offset),
-                        None => garbage(at),
-                    };
-                    let sent = Cell::new(range.start);
-                    let tell = |bytes| {
-                        sent.set(sent.get() + bytes);
-                        let own = sent.get().saturating_sub(plan.garbage);
-                        change(&|report| report.sent = own);
-                    };
-                    wire.write(range, &mut chunks, byte, tell).await
-                }
-                Op::Pause(pause) => {
-                    sleep(pause).await;
-                    Ok(())
-                }
-                Op::Await(bytes) => {
-                    until(|| progress().0 >= bytes || progress().1).await;
-                    Ok(())
-                }
-                Op::Fin => wire.fin().await,
-                Op::Abort => {
-                    wire.reset();
-                    change(&|report| report.has_aborted = true);
-                    stop.set(true);
-                    Ok(())
-                }
-            };
-            if result.is_err() || stop.get() {
-                return;
-            }
-        }
-    };
-    both(reader, writer, &stop).await;
-    if !stop.get() {
-        // Whether its stream has ended before or cannot end any more, it is over here.
-        let _ = wire.fin().await;
-    }
+    })
+    .await;
 }

@@ -133,7 +133,11 @@ pub const SEEDS: u64 = 8;
 pub fn seeds() -> Vec<u64> {
     let number = |name| {
         let value = env::var(name).ok()?;
-        Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+        Some(
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("{name}={value} is not a number")),
+        )
     };
     match number("TLB_SIM_SEED") {
         Some(seed) => vec![seed],

@@ -236,7 +236,11 @@ impl<'a> World<'a> {
         let end = self.sim.elapsed() + most;
         while !self.tlbs.iter().all(&is_so) {
             if self.sim.elapsed() > end {
-                let live: Vec<_> = self.tlbs.iter().map(|tlb| (tlb.live(), tlb.sockets())).collect();
+                let live: Vec<_> = self
+                    .tlbs
+                    .iter()
+                    .map(|tlb| (tlb.live(), tlb.sockets()))
+                    .collect();
                 return Some(format!(
                     "not so after {most:?}: {what}; (sessions, sockets) by tlb: {live:?}"
                 ));
@@ -250,14 +254,21 @@ impl<'a> World<'a> {
 
     fn waiting(&self) -> String {
         let reports = self.table.reports.borrow();
-        let waiting = reports.iter().enumerate().filter(|(_, report)| !report.is_done);
-        let lines: Vec<_> = waiting.map(|(n, report)| format!("c{n} {report:?}")).collect();
+        let waiting = reports
+            .iter()
+            .enumerate()
+            .filter(|(_, report)| !report.is_done);
+        let lines: Vec<_> = waiting
+            .map(|(n, report)| format!("c{n} {report:?}"))
+            .collect();
         lines.join(", ")
     }
 
     fn inflict(&mut self, fault: &Fault) {
         let now = Timestamp::ZERO + self.sim.elapsed();
-        self.table.trace.line(now, "world", format_args!("{fault:?}"));
+        self.table
+            .trace
+            .line(now, "world", format_args!("{fault:?}"));
         match fault {
             Fault::Kill(backend) => self.switches[*backend].set(true),
             Fault::Start(backend) => self.switches[*backend].set(false),

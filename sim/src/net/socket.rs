@@ -178,7 +178,11 @@ impl Socket {
             Ok(_) => {
                 self.send_fin();
                 self.pump();
-                let seen = if hint.readable { self.readiness() } else { QUIET };
+                let seen = if hint.readable {
+                    self.readiness()
+                } else {
+                    QUIET
+                };
                 merged(hint, seen)
             }
         }

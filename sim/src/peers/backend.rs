@@ -1,7 +1,7 @@
 //! Backends: each connection tells who it is by its first bytes, is checked, and answered as its client's plan says.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::{End, Pace, Served, Table, Wire, both, rest, until};
+use super::{Client, End, Pace, Served, Table, Wire, both, rest, until};
 use crate::net::{Chunker, Chunking, now};
 use crate::stream::{Expect, Flow, HEAD};
 
@@ -100,83 +100,124 @@ pub async fn backend(setup: Backends, mut rng: Rng) -> io::Result<()> {
 }
 
 async fn serve(setup: Backends, stream: TcpStream, rng: Rng) {
-    let Backends { number, table, manner, .. } = setup;
-    let index = {
-        let mut served = table.served.borrow_mut();
-        served.push(Served {
-            backend: number,
-            ..Served::default()
-        });
-        served.len() - 1
-    };
-    let change = |change: &dyn Fn(&mut Served)| change(&mut table.served.borrow_mut()[index]);
-    let look = || table.served.borrow()[index].clone();
-    let wire = match Wire::new(stream, &table.resets) {
-        Ok(wire) => wire,
-        Err(error) => return table.find(format!("b{number} has no address: {error}")),
-    };
-    let stop = Cell::new(false);
-    let reader = async {
+    let Backends { number, table, .. } = &setup;
+    let index = table.served.borrow().len();
+    table.served.borrow_mut().push(Served {
+        backend: *number,
+        ..Served::default()
+    });
+    match Wire::new(stream, &table.resets) {
+        Err(error) => table.find(format!("b{number} has no address: {error}")),
+        Ok(wire) => {
+            let serving = Serving {
+                index,
+                wire,
+                stop: Cell::new(false),
+                setup: &setup,
+            };
+            both(serving.read(), serving.answer(rng), &serving.stop).await;
+        }
+    }
+}
+
+/// A connection that a backend has accepted.
+struct Serving<'a> {
+    /// Its place among all that were served.
+    index: usize,
+    wire: Wire,
+    stop: Cell<bool>,
+    setup: &'a Backends,
+}
+
+impl Serving<'_> {
+    fn change(&self, change: impl Fn(&mut Served)) {
+        change(&mut self.setup.table.served.borrow_mut()[self.index]);
+    }
+
+    fn look(&self) -> Served {
+        self.setup.table.served.borrow()[self.index].clone()
+    }
+
+    /// Checks what comes, to its end.
+    async fn read(&self) {
+        let Backends {
+            number,
+            table,
+            manner,
+            ..
+        } = self.setup;
         let Some(pace) = manner.pace else {
-            return std::future::pending().await;
+            return pending().await;
         };
         let mut buf = vec![0; 4096];
         let (mut head, mut expect) = (Vec::new(), None);
         rest(pace.first).await;
-        loop {
-            let end = match wire.read(&mut buf).await {
-                Err(end) => end,
-                Ok(bytes) => {
-                    if let Err(what) = check(&table, &mut head, &mut expect, &buf[..bytes]) {
-                        table.find(format!("b{number}: {what}"));
-                        stop.set(true);
-                    }
-                    if let Some((client, expect)) = &expect {
-                        change(&|served| {
-                            served.client = Some(*client);
-                            served.received = Expect::received(expect);
-                        });
-                    }
-                    rest(pace.each).await;
-                    continue;
-                }
+        let end = loop {
+            let bytes = match self.wire.read(&mut buf).await {
+                Err(end) => break end,
+                Ok(bytes) => bytes,
             };
-            change(&|served| served.end = end);
-            stop.set(stop.get() || end == End::Reset);
-            table
-                .trace
-                .line(now(), "backend", format_args!("b{number} {:?}", look()));
-            return;
-        }
-    };
-    let writer = async {
+            if let Err(what) = check(table, &mut head, &mut expect, &buf[..bytes]) {
+                table.find(format!("b{number}: {what}"));
+                self.stop.set(true);
+            }
+            if let Some((client, expect)) = &expect {
+                self.change(|served| {
+                    served.client = Some(*client);
+                    served.received = Expect::received(expect);
+                });
+            }
+            rest(pace.each).await;
+        };
+        self.change(|served| served.end = end);
+        // A writer that waits for room does not hear of a reset.
+        self.stop.set(self.stop.get() || end == End::Reset);
+        let line = format!("b{number} {:?}", self.look());
+        table.trace.line(now(), "backend", line);
+    }
+
+    /// Answers as the client's plan says, as far as the connection lets it.
+    async fn answer(&self, rng: Rng) {
+        let Backends {
+            number,
+            table,
+            manner,
+            ..
+        } = self.setup;
         let mut chunks = Chunker::new(manner.chunking, rng);
-        let tell = |bytes| change(&|served| served.sent += bytes);
-        if manner.talks_first && wire.write(0..1, &mut chunks, |_| number, tell).await.is_err() {
-            return;
+        let tell = |bytes| self.change(|served| served.sent += bytes);
+        if manner.talks_first {
+            let first = self.wire.write(0..1, &mut chunks, |_| *number, tell);
+            if first.await.is_err() {
+                return;
+            }
         }
-        until(|| look().client.is_some() || look().end != End::Open).await;
-        let Some(client) = look().client else {
+        until(|| self.look().client.is_some() || self.look().end != End::Open).await;
+        let Some(client) = self.look().client else {
             return;
         };
-        let plan = &table.clients[usize::from(client)];
+        let Client { answer, flow, .. } = &table.clients[usize::from(client)];
         until(|| {
-            let Served { received, end, .. } = look();
-            end != End::Open || plan.answer.after.is_some_and(|bytes| received >= bytes)
+            let Served { received, end, .. } = self.look();
+            end != End::Open || answer.after.is_some_and(|bytes| received >= bytes)
         })
         .await;
-        let range = look().sent..plan.answer.bytes;
-        let byte = |at| plan.flow.back(number, at);
-        if wire.write(range, &mut chunks, byte, tell).await.is_err() {
+        let range = self.look().sent..answer.bytes;
+        let byte = |at| flow.back(*number, at);
+        if self
+            .wire
+            .write(range, &mut chunks, byte, tell)
+            .await
+            .is_err()
+        {
             return;
         }
-        if !plan.answer.ends_first {
-            until(|| look().end != End::Open).await;
+        if !answer.ends_first {
+            until(|| self.look().end != End::Open).await;
         }
         // A socket that a reset has closed cannot end its stream, which its reader has told already.
-        let _ = wire.fin().await;
-    };
-    both(reader, writer, &stop).await;
+        let _ = self.wire.fin().await;
+    }
 }
 
 /// Checks the next bytes of a connection, whose first ones tell whose they are.
@@ -190,7 +231,10 @@ fn check(
         return expect.feed(bytes).map_err(|slip| slip.to_string());
     }
     head.extend_from_slice(bytes);
-    let Some(client) = (head.len() >= HEAD).then(|| Flow::client_of(head)).flatten() else {
+    let Some(client) = (head.len() >= HEAD)
+        .then(|| Flow::client_of(head))
+        .flatten()
+    else {
         return Ok(());
     };
     let plan = table.clients.get(usize::from(client));
@@ -200,4 +244,3 @@ fn check(
     *expect = Some((client, fresh));
     result
 }
-

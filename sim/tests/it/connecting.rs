@@ -17,21 +17,28 @@ fn all_at_second(world: &Scenario, run: &Run) -> Result<(), String> {
         let order = owners(POINTS, &world.members, world.clients[number].flow.key);
         let backend = served(run, number).map(|served| usize::from(served.backend));
         if backend != Some(order[1].backend) {
-            return Err(format!("c{number} was served by {backend:?}, not {:?}", order[1]));
+            return Err(format!(
+                "c{number} was served by {backend:?}, not {:?}",
+                order[1]
+            ));
         }
     }
     Ok(())
 }
 
 fn faults(run: &Run, backend: u32) -> Vec<Fault> {
-    let faults = run.events.iter().flatten().filter_map(|seen| match seen.event {
-        Event::AttemptFailed {
-            backend: Some(Incarnation(failed)),
-            fault,
-            ..
-        } if failed == backend => Some(fault),
-        _ => None,
-    });
+    let faults = run
+        .events
+        .iter()
+        .flatten()
+        .filter_map(|seen| match seen.event {
+            Event::AttemptFailed {
+                backend: Some(Incarnation(failed)),
+                fault,
+                ..
+            } if failed == backend => Some(fault),
+            _ => None,
+        });
     faults.collect()
 }
 
@@ -106,7 +113,7 @@ fn backend_dies_while_connecting() {
             ];
             world
         },
-        |world, run| all_whole(world, run),
+        all_whole,
     );
 }
 
@@ -223,10 +230,7 @@ fn client_leaves_while_its_backend_hangs() {
             let mut world = world(rng, 6);
             own_all(rng, &mut world, 2);
             world.failover.connect_timeout = Duration::from_secs(3);
-            world.timetable = vec![(
-                ms(0),
-                Blow::Hold("tlb0".to_owned(), "b2".to_owned()),
-            )];
+            world.timetable = vec![(ms(0), Blow::Hold("tlb0".to_owned(), "b2".to_owned()))];
             for client in &mut world.clients {
                 // All of the frame first: only then is anybody connected to.
                 client.script = vec![

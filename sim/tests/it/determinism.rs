@@ -23,7 +23,11 @@ fn history(seed: u64, change: impl Fn(&mut Scenario)) -> Run {
 fn same_seed_same_history() {
     for seed in 0..4 {
         let (one, two) = (history(seed, |_| ()), history(seed, |_| ()));
-        assert!(one.facts > 200, "seed {seed} did hardly anything: {}", one.facts);
+        assert!(
+            one.facts > 200,
+            "seed {seed} did hardly anything: {}",
+            one.facts
+        );
         assert_eq!((one.hash, one.facts), (two.hash, two.facts), "seed {seed}");
     }
 }

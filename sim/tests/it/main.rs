@@ -4,6 +4,7 @@
 
 mod adapter;
 mod balancing;
+mod canary;
 mod connecting;
 mod determinism;
 mod preread;

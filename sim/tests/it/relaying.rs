@@ -127,7 +127,11 @@ fn slow_reader() {
             };
             // More than all windows on the way can hold, so that every writer has to wait.
             for (index, client) in world.clients.iter_mut().enumerate() {
-                let (send, bytes) = if index % 2 == 0 { (200, 600_000) } else { (600_000, 200) };
+                let (send, bytes) = if index % 2 == 0 {
+                    (200, 600_000)
+                } else {
+                    (600_000, 200)
+                };
                 client.chunking = Chunking::Whole;
                 client.script = vec![Op::Send(send), Op::Fin];
                 client.answer = Answer {

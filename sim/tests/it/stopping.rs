@@ -45,10 +45,7 @@ fn stop_under_load() {
                 let reason = closed(run, report).map(|closed| closed.reason);
                 let is_right = match number % 3 {
                     0 => reason == Some(CloseReason::Shutdown) && report.end == End::Reset,
-                    1 => matches!(
-                        reason,
-                        Some(CloseReason::Shutdown | CloseReason::Completed)
-                    ),
+                    1 => matches!(reason, Some(CloseReason::Shutdown | CloseReason::Completed)),
                     _ => report.end == End::Refused,
                 };
                 if !is_right {
@@ -85,7 +82,11 @@ fn idle_and_half_closed_sessions_end() {
                 };
                 client.answer = answer;
                 // Says no more, and never ends.
-                client.script = vec![Op::Send(300), Op::Await(100), Op::Pause(Duration::from_secs(3))];
+                client.script = vec![
+                    Op::Send(300),
+                    Op::Await(100),
+                    Op::Pause(Duration::from_secs(3)),
+                ];
             }
             world
         },
