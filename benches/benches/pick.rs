@@ -1,7 +1,7 @@
 //! What a pick costs, and what building a table costs.
 //!
-//! Picks go through `Balancer::pick`, as the engine calls it, with a new key each time: the processor's caches and
-//! its branch predictor see what they would see in service.
+//! Picks go through `Balancer::pick`, as the engine calls it, with a new key each time: the
+//! processor's caches and its branch predictor see what they would see in service.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,8 @@ use tlb_engine::ids::Incarnation;
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Backend, Load, Pool};
 
-/// Backends and points of each: 10, 1,000, 100,000, the default of 16 backends, and 1,280,000 in all.
+/// Backends and points of each: 10, 1,000, 100,000, the default of 16 backends, and 1,280,000 in
+/// all.
 const RINGS: [(u32, u32); 5] = [
     (10, 1),
     (10, 100),

@@ -1,36 +1,42 @@
 //! Policies: from a key to a backend.
 //!
-//! A pick is a function of the pool (ids, weights, the policy's [`Table`]), the [`Query`], which backends are
-//! eligible now, and, for the policies that use chance, the generator passed in. Health is an overlay: what is down
-//! or draining is passed over at the pick, and the table stays as it is. So a backend's keys go to their next
-//! owners while it is away and come back when it is back, and no other key moves.
+//! A pick is a function of the pool (ids, weights, the policy's [`Table`]), the [`Query`], which
+//! backends are eligible now, and, for the policies that use chance, the generator passed in.
+//! Health is an overlay: what is down or draining is passed over at the pick, and the table stays
+//! as it is. So a backend's keys go to their next owners while it is away and come back when it is
+//! back, and no other key moves.
 //!
 //! # The mapping, for other implementations
 //!
-//! Where a key goes depends on nothing but the pool's ids and weights: not on the platform, the version, the
-//! process, or the order in which the backends are listed. It is fixed by the vectors in this module's tests, and
-//! a change to it is a breaking change.
+//! Where a key goes depends on nothing but the pool's ids and weights: not on the platform, the
+//! version, the process, or the order in which the backends are listed. It is fixed by the vectors
+//! in this module's tests, and a change to it is a breaking change.
 //!
-//! - *Hash of a key*: `XXH3_64(key)`, seed 0 ([`hash_key`]). A client's address counts as its 4 bytes in network
-//!   order if it is IPv4 or IPv4-mapped IPv6, else as its 16 bytes ([`hash_source`]).
-//! - *Stream of a backend*: the outputs of SplitMix64 whose state begins as `XXH3_64(id)`, seed 0. That is, output
-//!   `i` (from 0) is `mix(XXH3_64(id) + (i + 1) * 0x9e3779b97f4a7c15)` modulo 2^64, as in [`Rng`].
-//! - *Ring*: a backend has `points * weight` points, the first outputs of its stream. A key belongs to the first
-//!   point that is not below the key's hash, and past the highest point to the lowest one. Of equal points, the one
-//!   with the lesser id (bytewise) comes first. The next owner is that of the next point, and so on once round.
+//! - *Hash of a key*: `XXH3_64(key)`, seed 0 ([`hash_key`]). A client's address counts as its 4
+//!   bytes in network order if it is IPv4 or IPv4-mapped IPv6, else as its 16 bytes
+//!   ([`hash_source`]).
+//! - *Stream of a backend*: the outputs of SplitMix64 whose state begins as `XXH3_64(id)`, seed 0.
+//!   That is, output `i` (from 0) is `mix(XXH3_64(id) + (i + 1) * 0x9e3779b97f4a7c15)` modulo 2^64,
+//!   as in [`Rng`].
+//! - *Ring*: a backend has `points * weight` points, the first outputs of its stream. A key belongs
+//!   to the first point that is not below the key's hash, and past the highest point to the lowest
+//!   one. Of equal points, the one with the lesser id (bytewise) comes first. The next owner is
+//!   that of the next point, and so on once round.
 //! - *Maglev*: see [`Maglev`].
 //!
-//! The points are not `XXH3_64(id, seed = i)`, although XXH3 has a seed: for inputs of up to 3 bytes the seed is
-//! added to the input's bits before they are mixed, so that ids like `s01` and `s02` get the same set of points.
+//! The points are not `XXH3_64(id, seed = i)`, although XXH3 has a seed: for inputs of up to 3
+//! bytes it combines the seed with the input's bits before it mixes them, so that ids like `s01`
+//! and `s02` get nearly the same set of points. Of `s00` to `s15`, two would own nearly every key.
 //!
 //! # Bounded load
 //!
-//! With [`Pool::bounded_load`] of `percent`, the keyed policies follow "Consistent Hashing with Bounded Loads"
-//! (Mirrokni, Thorup, Zadimoghaddam, SODA 2018): a backend's capacity is
-//! `ceil(percent / 100 * (sessions + 1) * weight / weights)`, where `sessions` and `weights` are sums over the
-//! backends that could take this session, and a backend that is at its capacity is passed over like one that is
-//! down. From 100 per cent on there is always one below its capacity; should the counts change underfoot, the
-//! key's owner takes the session. Such a pick looks at every backend once.
+//! With [`Pool::bounded_load`] of `percent`, the keyed policies follow "Consistent Hashing with
+//! Bounded Loads" (Mirrokni, Thorup, Zadimoghaddam, SODA 2018): a backend's capacity is
+//! `ceil(percent / 100 * (sessions + 1) * weight / weights)`, where `sessions` and `weights` are
+//! sums over the backends that could take this session, and a backend that is at its capacity is
+//! passed over like one that is down. From 100 per cent on there is always one below its capacity;
+//! should the counts change underfoot, the key's owner takes the session. Such a pick looks at
+//! every backend once.
 
 mod load;
 mod maglev;
@@ -55,21 +61,23 @@ use crate::roster::{Backend, Pool};
 /// How a pool picks a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Weighted consistent hash ring by the session's key, `points` per unit of weight. Without a key, a place on
-    /// the ring is drawn by chance.
+    /// Weighted consistent hash ring by the session's key, `points` per unit of weight. Without a
+    /// key, a place on the ring is drawn by chance.
     HashRing {
         /// Points per unit of weight, at least 1. See [`Policy::POINTS`].
         points: u32,
     },
-    /// Weighted maglev table by the session's key. Less memory and a more even share than the ring, but a change of
-    /// membership moves a few keys more than it must. Without a key, an entry is drawn by chance.
+    /// Weighted maglev table by the session's key. Less memory and a more even share than the ring,
+    /// but a change of membership moves a few keys more than it must. Without a key, an entry is
+    /// drawn by chance.
     Maglev,
     /// Smooth weighted round robin, each engine on its own. A pick looks at every backend.
     RoundRobin,
-    /// The backend with the fewest sessions for its weight; of equals, one by chance and weight. A pick looks at
-    /// every backend.
+    /// The backend with the fewest sessions for its weight; of equals, one by chance and weight. A
+    /// pick looks at every backend.
     LeastSessions,
-    /// Two different backends drawn by weight, and of these the one with fewer sessions for its weight.
+    /// Two different backends drawn by weight, and of these the one with fewer sessions for its
+    /// weight.
     PowerOfTwo,
     /// As `HashRing`, by the client's address.
     Source {
@@ -81,12 +89,14 @@ pub enum Policy {
 impl Policy {
     /// Default points per unit of weight.
     ///
-    /// The standard error of a backend's share is about `1 / sqrt(points * weight)` of it. With 4,096 points, one
-    /// set of 16 ids in about 70 has a backend off by more than 5 %; with 8,192, one in about 20,000.
+    /// The standard error of a backend's share is about `1 / sqrt(points * weight)` of it. Measured
+    /// over 2,000 sets of 16 ids of equal weight, some backend was off by more than 5 % in 80 % of
+    /// the sets at 1,024 points, 26 % at 2,048, 0.9 % at 4,096, and in none at 8,192, where the
+    /// worst was 4.4 %.
     pub const POINTS: u32 = 8192;
 
-    /// Most points of one pool's ring. At about 10 bytes a point, and again as much for a moment while one ring
-    /// follows another.
+    /// Most points of one pool's ring. At about 10 bytes a point, and again as much for a moment
+    /// while one ring follows another.
     pub const MAX_POINTS: u64 = 4 << 20;
 
     /// The hash ring with its default points.
@@ -182,7 +192,8 @@ impl fmt::Display for PolicyError {
 
 impl core::error::Error for PolicyError {}
 
-/// A policy made ready for one membership: what picks look keys up in. Depends on ids and weights only.
+/// A policy made ready for one membership: what picks look keys up in. Depends on ids and weights
+/// only.
 #[derive(Clone, Debug)]
 pub enum Table {
     /// Of [`Policy::HashRing`].
@@ -200,8 +211,8 @@ pub enum Table {
 }
 
 impl Table {
-    /// Builds the table of `policy` for `backends`, which are ordered by id and whose weights passed
-    /// [`Policy::check`].
+    /// Builds the table of `policy` for `backends`, which are ordered by id and whose weights
+    /// passed [`Policy::check`].
     pub fn build(policy: Policy, backends: &[Arc<Backend>]) -> Self {
         debug_assert_eq!(
             policy.check(backends.iter().map(|backend| backend.weight)),
@@ -224,8 +235,8 @@ pub fn hash_key(key: &[u8]) -> u64 {
     xxh3_64(key)
 }
 
-/// The hash of a client's address: that of its 4 bytes (also of an IPv4-mapped IPv6 address) or its 16 bytes, in
-/// network order.
+/// The hash of a client's address: that of its 4 bytes (also of an IPv4-mapped IPv6 address) or its
+/// 16 bytes, in network order.
 pub fn hash_source(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(v4) => xxh3_64(&v4.octets()),
@@ -258,11 +269,13 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Picks a slot of `pool` that is `eligible` and not in [`Query::tried`]; `None` if there is no such slot.
+    /// Picks a slot of `pool` that is `eligible` and not in [`Query::tried`]; `None` if there is no
+    /// such slot.
     ///
-    /// `eligible` answers for a slot, the same throughout one call: an address is known, not draining, not down,
-    /// whatever the caller minds. It is asked a few times for a keyed policy and for power of two choices if most
-    /// backends are eligible, and about twice for each backend otherwise.
+    /// `eligible` answers for a slot, the same throughout one call: an address is known, not
+    /// draining, not down, whatever the caller minds. It is asked a few times for a keyed policy
+    /// and for power of two choices if most backends are eligible, and about twice for each backend
+    /// otherwise.
     pub fn pick(
         &mut self,
         pool: &Pool,

@@ -12,13 +12,15 @@ use crate::time::{Duration, Timestamp};
 /// | down, back-off over | trial | up | down | down |
 /// | trial | trial | up | down, longer back-off | down, back-off over |
 ///
-/// Down is temporary: after a back-off that doubles from [`Passive::BACK_OFF_MIN`] to [`Passive::BACK_OFF_MAX`],
-/// with a jitter of [`Passive::JITTER_PERCENT`] per cent either way so that engines do not try in step, one session
-/// at a time may try. Any success brings the backend up and forgets everything.
+/// Down is temporary: after a back-off that doubles from [`Passive::BACK_OFF_MIN`] to
+/// [`Passive::BACK_OFF_MAX`], with a jitter of [`Passive::JITTER_PERCENT`] per cent either way so
+/// that engines do not try in step, one session at a time may try. Any success brings the backend
+/// up and forgets everything.
 ///
-/// Every pick is followed by exactly one of [`succeeded`](Passive::succeeded), [`failed`](Passive::failed) and
-/// [`cancelled`](Passive::cancelled). Only failures that are the backend's count: faults of this host are cancels.
-#[derive(Clone, Debug, Default)]
+/// Every pick is followed by exactly one of [`succeeded`](Passive::succeeded),
+/// [`failed`](Passive::failed) and [`cancelled`](Passive::cancelled). Only failures that are the
+/// backend's count: faults of this host are cancels.
+#[derive(Clone, Debug)]
 pub struct Passive {
     state: State,
 }
@@ -27,16 +29,11 @@ pub struct Passive {
 enum State {
     /// Takes sessions. `failures` have come since the last success.
     Up { failures: u32 },
-    /// Takes none before `until`, then one as a trial. `strikes` counts how often it went down since it was up.
+    /// Takes none before `until`, then one as a trial. `strikes` counts how often it went down
+    /// since it was up.
     Down { until: Timestamp, strikes: u32 },
     /// One session tries.
     Trial { strikes: u32 },
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::Up { failures: 0 }
-    }
 }
 
 /// A backend went down or came up.
@@ -72,13 +69,13 @@ impl Passive {
         }
     }
 
-    /// It was picked, and a connect attempt begins. Returns whether that attempt is the trial of a backend that is
-    /// down: no other session may be given to it until this one's result is known.
+    /// It was picked, and a connect attempt begins. Returns whether that attempt is the trial of a
+    /// backend that is down: no other session may be given to it until this one's result is known.
     ///
-    /// Attempts that began before the backend went down may end while the trial is in flight. A caller that
-    /// remembers which attempt is the trial reports, as long as [`Passive::is_down`], no failure and no cancel of
-    /// any other; for one that does not, they count as the trial's, which costs at worst a longer back-off or a
-    /// second trial.
+    /// Attempts that began before the backend went down may end while the trial is in flight. A
+    /// caller that remembers which attempt is the trial reports, as long as [`Passive::is_down`],
+    /// no failure and no cancel of any other; for one that does not, they count as the trial's,
+    /// which costs at worst a longer back-off or a second trial.
     pub fn picked(&mut self, now: Timestamp) -> bool {
         match self.state {
             State::Down { until, strikes } if until <= now => {
@@ -96,7 +93,8 @@ impl Passive {
         was_down.then_some(Change::Up)
     }
 
-    /// An attempt failed, and the backend is at fault. `fall` failures in a row (at least 1) take it down.
+    /// An attempt failed, and the backend is at fault. `fall` failures in a row (at least 1) take
+    /// it down.
     ///
     /// Failures that come while it is down are of attempts that began before: they say nothing new.
     pub fn failed(&mut self, now: Timestamp, fall: u32, rng: &mut Rng) -> Option<Change> {
@@ -118,8 +116,8 @@ impl Passive {
         }
     }
 
-    /// An attempt ended and says nothing about the backend: the client left, or this host was at fault. If it was
-    /// the trial, the next session may try at once.
+    /// An attempt ended and says nothing about the backend: the client left, or this host was at
+    /// fault. If it was the trial, the next session may try at once.
     pub fn cancelled(&mut self, now: Timestamp) {
         if let State::Trial { strikes } = self.state {
             self.state = State::Down {
@@ -147,6 +145,12 @@ impl Passive {
             until: now + back_off(strikes, rng),
             strikes,
         };
+    }
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

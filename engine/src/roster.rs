@@ -34,7 +34,8 @@ pub struct Pool {
     /// How a key becomes a backend: the policy that [`Pool::table`] was built for.
     pub policy: Policy,
     /// `Some(percent)`, at least 100: no backend gets more than this share of the mean load (see
-    /// [`crate::balance`]). It trades affinity away, so it is off unless asked for. Keyed policies only.
+    /// [`crate::balance`]). It trades affinity away, so it is off unless asked for. Keyed policies
+    /// only.
     pub bounded_load: Option<u32>,
     /// How its sessions connect and fail over.
     pub failover: Failover,
@@ -45,10 +46,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `backends`, in any order: what is picked does not depend on it. Ids must differ, weights must be at
-    /// least 1 and pass [`Policy::check`]. Builds the policy's table, which takes time in proportion to its points.
+    /// A pool of `backends`, in any order: what is picked does not depend on it. Ids must differ,
+    /// weights must be at least 1 and pass [`Policy::check`]. Builds the policy's table, which
+    /// takes time in proportion to its points.
     ///
-    /// The other fields are as in a configuration that does not mention them; set them before it is published.
+    /// The other fields are as in a configuration that does not mention them; set them before it is
+    /// published.
     pub fn new(
         name: impl Into<Box<str>>,
         policy: Policy,
@@ -70,9 +73,10 @@ impl Pool {
 
     /// This pool with other `backends`, under the same conditions as [`Pool::new`].
     ///
-    /// Whoever stays is passed on as the same `Arc`, or, if something about it changed, as a new [`Backend`] with a
-    /// clone of the old one's [`Load`]: its live sessions must go on to count. The table is built anew only if an
-    /// id or a weight differs; a new address or a drain costs nothing.
+    /// Whoever stays is passed on as the same `Arc`, or, if something about it changed, as a new
+    /// [`Backend`] with a clone of the old one's [`Load`]: its live sessions must go on to count.
+    /// The table is built anew only if an id or a weight differs; a new address or a drain costs
+    /// nothing.
     #[must_use]
     pub fn with_backends(&self, backends: Vec<Arc<Backend>>) -> Self {
         let backends = ordered(backends);
@@ -115,7 +119,8 @@ impl Pool {
     }
 }
 
-/// By id, which makes slots and whatever follows from them independent of the order in which backends are listed.
+/// By id, which makes slots and whatever follows from them independent of the order in which
+/// backends are listed.
 fn ordered(mut backends: Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
     backends.sort_by(|a, b| a.id.cmp(&b.id));
     debug_assert!(
@@ -146,11 +151,11 @@ pub struct Backend {
     pub load: Load,
 }
 
-/// A count of live sessions that engines of one process share; kept when a roster follows another. A clone is the
-/// same count.
+/// A count of live sessions that engines of one process share; kept when a roster follows another.
+/// A clone is the same count.
 ///
-/// It is the one thing that workers share. It is touched twice in a session's life and read by the policies that
-/// look at load.
+/// It is the one thing that workers share. It is touched twice in a session's life and read by the
+/// policies that look at load.
 #[derive(Clone, Debug, Default)]
 pub struct Load(Arc<AtomicU32>);
 

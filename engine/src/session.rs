@@ -77,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) attempts: u8,
     /// The backend took or sent a byte (or, with an empty preface, the connection).
     pub(crate) established: bool,
+    /// The current attempt is the one by which a backend that is down is tried.
+    pub(crate) trial: bool,
     pub(crate) half_closed: bool,
     /// Looks at unacknowledged bytes so far, for their growing distance.
     pub(crate) looks: u8,
@@ -117,6 +119,7 @@ impl Session {
             phase: Phase::Preread,
             attempts: 0,
             established: false,
+            trial: false,
             half_closed: false,
             looks: 0,
             accepted: now,

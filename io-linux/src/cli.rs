@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command};
 use crate::config_file::Settings;
@@ -38,7 +39,9 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             return ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2));
         }
     };
-    logging::init(cli.log_level.map(Into::into));
+    // The demo speaks for itself.
+    let quiet = matches!(cli.command, Command::Demo).then_some(LevelFilter::ERROR);
+    logging::init(cli.log_level.map(Into::into).or(quiet));
     match cli.command {
         Command::Run(run) => match load(&run.config.path, registered) {
             Ok(mut settings) => {

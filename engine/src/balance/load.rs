@@ -1,16 +1,20 @@
-//! Picks that look at load: bounded load over a walk of owners, least sessions, power of two choices.
+//! Picks that look at load: bounded load over a walk of owners, least sessions, power of two
+//! choices.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::cmp::Ordering;
 
 use crate::rng::Rng;
 use crate::roster::{Backend, Pool};
 
-/// How many owners a walk may bring that are not open before it is asked whether any slot is. In a pool where half
-/// is open that happens to no key; in one where nothing is, it spares a turn of the whole ring.
+/// How many owners a walk may bring that are not open before it is asked whether any slot is. In a
+/// pool where half is open that happens to no key; in one where nothing is, it spares a turn of the
+/// whole ring.
 const PATIENCE: usize = 64;
 
-/// How often a draw is repeated because it hit a slot that is not open, before the open ones are counted.
+/// How often a draw is repeated because it hit a slot that is not open, before the open ones are
+/// counted.
 const DRAWS: usize = 16;
 
 /// The first open slot of a key's `walk`, and within the pool's bounded load if it has one.
@@ -66,16 +70,18 @@ impl Bound {
         }
     }
 
-    /// Whether its load is below `ceil(share * weight / whole)`: for an integer, the same as being below the
-    /// quotient itself.
+    /// Whether its load is below `ceil(share * weight / whole)`: for an integer, the same as being
+    /// below the quotient itself.
     fn has_room(&self, backend: &Backend) -> bool {
         u128::from(backend.load.get()) * self.whole < self.share * u128::from(backend.weight)
     }
 }
 
-/// Sessions for weight, compared without dividing.
-fn is_less_loaded(one: (u32, &Backend), other: (u32, &Backend)) -> bool {
-    u64::from(one.0) * u64::from(other.1.weight) < u64::from(other.0) * u64::from(one.1.weight)
+/// How two backends compare by sessions for their weight, without dividing. Each comes with its
+/// load, read once: it may change at any time.
+fn by_load(one: (u32, &Backend), other: (u32, &Backend)) -> Ordering {
+    let crossed = |load: u32, weight: u32| u64::from(load) * u64::from(weight);
+    crossed(one.0, other.1.weight).cmp(&crossed(other.0, one.1.weight))
 }
 
 /// The open slot with the least load for its weight. Among equals each is as likely as its weight.
@@ -91,18 +97,15 @@ pub(super) fn least_sessions(
             continue;
         }
         let this = (backend.load.get(), &**backend);
-        match best {
-            Some((_, least)) if is_less_loaded(least, this) => {}
-            Some((_, least)) if !is_less_loaded(this, least) => {
-                weights += u64::from(backend.weight);
-                if rng.below(weights) < u64::from(backend.weight) {
-                    best = Some((slot, this));
-                }
-            }
-            _ => {
-                weights = u64::from(backend.weight);
-                best = Some((slot, this));
-            }
+        let weight = u64::from(backend.weight);
+        match best.map_or(Ordering::Less, |(_, least)| by_load(this, least)) {
+            Ordering::Greater => continue,
+            // Of equals, the last one seen is kept with its part of the weights seen so far.
+            Ordering::Equal => weights += weight,
+            Ordering::Less => weights = weight,
+        }
+        if rng.below(weights) < weight {
+            best = Some((slot, this));
         }
     }
     best.map(|(slot, _)| slot)
@@ -139,11 +142,8 @@ impl Weights {
             return Some(one);
         };
         let of = |slot: usize| (backends[slot].load.get(), &*backends[slot]);
-        Some(if is_less_loaded(of(two), of(one)) {
-            two
-        } else {
-            one
-        })
+        let fewer = by_load(of(two), of(one)).is_lt();
+        Some(if fewer { two } else { one })
     }
 
     /// An open slot, each as likely as its weight.

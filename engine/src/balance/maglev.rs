@@ -15,23 +15,26 @@ use crate::roster::Backend;
 
 const FREE: u32 = u32::MAX;
 
-/// A table of a fixed, prime number of entries, each a backend's (Eisenbud et al.: "Maglev: a fast and reliable
-/// software network load balancer", NSDI 2016), with weights in integers only. A backend's share is off by less
-/// than two entries; beyond some 650 backends that is more than 2 % of it.
+/// A table of a fixed, prime number of entries, each a backend's (Eisenbud et al.: "Maglev: a fast
+/// and reliable software network load balancer", NSDI 2016), with weights in integers only. A
+/// backend's share is off by less than two entries; beyond some 650 backends that is more than 2 %
+/// of it.
 ///
-/// A backend prefers the entries `offset, offset + skip, offset + 2 * skip, ...` modulo [`Maglev::SIZE`]. With `a`
-/// and `b` the first two outputs of its stream (see [`crate::balance`]), `offset = a * SIZE / 2^64` and
-/// `skip = 1 + b * (SIZE - 1) / 2^64`, rounded down. Backends take turns until the table is full, in each turn the
-/// first entry of their preference that is free. The `k`th turn (from 1) of a backend is at time
-/// `floor(k * 2^32 / weight)`, and of turns at the same time the lesser id's comes first: with equal weights,
-/// Maglev's own order.
+/// A backend prefers the entries `offset, offset + skip, offset + 2 * skip, ...` modulo
+/// [`Maglev::SIZE`]. With `a` and `b` the first two outputs of its stream (see [`crate::balance`]),
+/// `offset = a * SIZE / 2^64` and `skip = 1 + b * (SIZE - 1) / 2^64`, rounded down. Backends take
+/// turns until the table is full, in each turn the first entry of their preference that is free.
+/// The `k`th turn (from 1) of a backend is at time `floor(k * 2^32 / weight)`, and of turns at the
+/// same time the lesser id's comes first: with equal weights, Maglev's own order.
 ///
-/// A key belongs to the backend of entry `hash * SIZE / 2^64`. If that one is not to be had, the next owners are
-/// those of the entries `r * SIZE / 2^64`, with `r` the outputs of SplitMix64 whose state begins as the key's hash,
-/// [`Maglev::PROBES`] of them, and then those of the entries after the key's own, once round.
+/// A key belongs to the backend of entry `hash * SIZE / 2^64`. If that one is not to be had, the
+/// next owners are those of the entries `r * SIZE / 2^64`, with `r` the outputs of SplitMix64 whose
+/// state begins as the key's hash, [`Maglev::PROBES`] of them, and then those of the entries after
+/// the key's own, once round.
 ///
-/// When one of `n` backends is removed or added, some keys move that need not: measured 0.05 % of all keys at 4
-/// backends, 0.3 % at 16, 0.6 % at 100, 1 % at 500. A backend that is down moves none but its own.
+/// When one of `n` backends is removed or added, some keys move that need not: measured 0.05 % of
+/// all keys at 4 backends, 0.3 % at 16, 0.6 % at 100, 1 % at 500. A backend that is down moves none
+/// but its own.
 #[derive(Clone)]
 pub struct Maglev {
     entries: Box<[u32]>,
@@ -41,8 +44,8 @@ impl Maglev {
     /// Entries of a table: a prime, the paper's own size for fewer than some 650 backends.
     pub const SIZE: usize = 65_537;
 
-    /// How many entries are tried by chance before the table is searched from end to end. While half of the pool's
-    /// weight is to be had, fewer than one key in 10^9 gets that far.
+    /// How many entries are tried by chance before the table is searched from end to end. While
+    /// half of the pool's weight is to be had, fewer than one key in 10^9 gets that far.
     pub const PROBES: usize = 32;
 
     /// The table of `backends`, ordered by id; empty if there are none.
@@ -75,7 +78,8 @@ impl Maglev {
         Self { entries }
     }
 
-    /// The slots that may get the key with that hash, its owner first. Comes to every slot that has an entry.
+    /// The slots that may get the key with that hash, its owner first. Comes to every slot that has
+    /// an entry.
     pub fn walk(&self, hash: u64) -> impl Iterator<Item = usize> + Clone + '_ {
         let size = self.entries.len();
         let mut rng = Rng::new(hash);

@@ -10,10 +10,11 @@ use crate::roster::Backend;
 
 /// The points of all backends in order, found by their leading bits.
 ///
-/// The ring is cut into `2^bits` equal arcs with two to four points each (more if there are more backends than
-/// that), and `starts` says where each arc's points begin. The arc gives a point's leading `bits`, so an entry
-/// holds the remaining ones, and in the place that this frees the slot: entries compare like (point, slot), and
-/// nothing of the hash is lost. A lookup touches two places in memory, however large the ring.
+/// The ring is cut into `2^bits` equal arcs with two to four points each (more if there are more
+/// backends than that), and `starts` says where each arc's points begin. The arc gives a point's
+/// leading `bits`, so an entry holds the remaining ones, and in the place that this frees the slot:
+/// entries compare like (point, slot), and nothing of the hash is lost. A lookup touches two places
+/// in memory, however large the ring.
 #[derive(Clone)]
 pub struct Ring {
     bits: u32,
@@ -22,8 +23,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of `backends`, ordered by id, with `points` per unit of weight. Takes time in proportion to the
-    /// points.
+    /// The ring of `backends`, ordered by id, with `points` per unit of weight. Takes time in
+    /// proportion to the points.
     pub fn build(points: u32, backends: &[Arc<Backend>]) -> Self {
         let count = |backend: &Backend| u64::from(points) * u64::from(backend.weight);
         let total: u64 = backends.iter().map(|backend| count(backend)).sum();
@@ -76,7 +77,8 @@ impl Ring {
         self.entries.len()
     }
 
-    /// The slots of all points, from the owner of `hash` on, once round. A slot comes as often as it has points.
+    /// The slots of all points, from the owner of `hash` on, once round. A slot comes as often as
+    /// it has points.
     pub fn walk(&self, hash: u64) -> impl Iterator<Item = usize> + Clone + '_ {
         let (before, from) = self.entries.split_at(self.position(hash));
         let slots = (1_u64 << self.bits) - 1;

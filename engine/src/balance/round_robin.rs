@@ -7,15 +7,17 @@ use crate::ids::Incarnation;
 use crate::rng::Rng;
 use crate::roster::Backend;
 
-/// How finely credits divide a unit of weight. Sums stay within an `i64` up to 2^21 backends of any weight.
+/// How finely credits divide a unit of weight. Sums stay within an `i64` up to 2^21 backends of any
+/// weight.
 const UNIT: i64 = 1 << 10;
 
-/// nginx's algorithm: at each pick every open backend gains its weight, the richest is picked, and pays what all
-/// have gained. A heavy backend's turns so lie among the others', not in a row.
+/// nginx's algorithm: at each pick every open backend gains its weight, the richest is picked, and
+/// pays what all have gained. A heavy backend's turns so lie among the others', not in a row.
 ///
-/// Two things differ. Backends begin with a random part of their first gain, so that each engine goes round in an
-/// order of its own. And nobody lags behind the richest by more than two prices: else a backend that paid the price
-/// of a full pool would wait for long in one that has become small.
+/// Two things differ. Backends begin with a random part of their first gain, so that each engine
+/// goes round in an order of its own. And nobody lags behind the richest by more than two prices:
+/// else a backend that paid the price of a full pool would wait for long in one that has become
+/// small.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundRobin {
     accounts: Vec<Account>,
@@ -70,8 +72,8 @@ impl RoundRobin {
                 .all(|(account, backend)| account.incarnation == backend.incarnation)
     }
 
-    /// Follows a change of membership. Who stays keeps its place in the turn, about a mean of zero, for those who
-    /// left took their credit along; who comes begins in the middle.
+    /// Follows a change of membership. Who stays keeps its place in the turn, about a mean of zero,
+    /// for those who left took their credit along; who comes begins in the middle.
     fn adopt(&mut self, backends: &[Arc<Backend>], rng: &mut Rng) {
         let mut old = core::mem::take(&mut self.accounts);
         old.sort_unstable_by_key(|account| account.incarnation);

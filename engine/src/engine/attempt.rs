@@ -126,9 +126,10 @@ impl Engine {
             backend.load.add();
         }
         session.backend = backend;
-        if let Some(passive) = self.passive(index) {
-            passive.picked(now);
-        }
+        let trial = self
+            .passive(index)
+            .is_some_and(|passive| passive.picked(now));
+        self.sessions[index].trial = trial;
         self.events.push_back(Event::Picked {
             session: id,
             attempt,
@@ -217,13 +218,13 @@ impl Engine {
     pub(super) fn attempt_failed(&mut self, now: Timestamp, index: usize, fault: Fault) {
         let fall = self.failover(index).fall;
         let mut rng = self.rng.split();
-        let change = self.passive(index).and_then(|passive| {
-            if fault.is_local() {
-                passive.cancelled(now);
-                return None;
-            }
-            passive.failed(now, fall, &mut rng)
-        });
+        let change = if fault.is_local() {
+            self.cancel(now, index);
+            None
+        } else {
+            self.judged(index)
+                .and_then(|passive| passive.failed(now, fall, &mut rng))
+        };
         let session = &self.sessions[index];
         let down = session
             .backend
@@ -304,9 +305,7 @@ impl Engine {
         let waiting = self.connecting(|session| session == backend);
         for index in waiting {
             if self.has_other(now, index) {
-                if let Some(passive) = self.passive(index) {
-                    passive.cancelled(now);
-                }
+                self.cancel(now, index);
                 self.leave(index, fault);
                 self.retry(now, index, fault);
                 self.rearm(index);
@@ -372,7 +371,7 @@ impl Engine {
     }
 
     /// The passive health of the session's backend, if the roster still has it.
-    pub(super) fn passive(&mut self, index: usize) -> Option<&mut Passive> {
+    fn passive(&mut self, index: usize) -> Option<&mut Passive> {
         let session = &self.sessions[index];
         let backend = session.backend.as_ref()?;
         let pool = self.roster.pool(session.pool)?;
@@ -384,6 +383,21 @@ impl Engine {
             .get_mut(session.pool.index())?
             .health
             .get_mut(slot)
+    }
+
+    /// The passive health of the session's backend, if the outcome of this attempt says anything about it: of a
+    /// backend that is down, only its trial does.
+    fn judged(&mut self, index: usize) -> Option<&mut Passive> {
+        let trial = self.sessions[index].trial;
+        self.passive(index)
+            .filter(|passive| trial || !passive.is_down())
+    }
+
+    /// The current attempt ends without a verdict about its backend.
+    pub(super) fn cancel(&mut self, now: Timestamp, index: usize) {
+        if let Some(passive) = self.judged(index) {
+            passive.cancelled(now);
+        }
     }
 
     fn failover(&self, index: usize) -> Failover {

@@ -20,9 +20,8 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 impl Engine {
     /// Ends a session now.
     pub(super) fn close(&mut self, now: Timestamp, index: usize, reason: CloseReason, ends: Ends) {
-        let unproven = !self.sessions[index].established;
-        if unproven && let Some(passive) = self.passive(index) {
-            passive.cancelled(now);
+        if !self.sessions[index].established {
+            self.cancel(now, index);
         }
         let session = self.sessions.remove(index);
         self.timers.clear(index);

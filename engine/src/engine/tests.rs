@@ -1244,3 +1244,33 @@ fn reasons_have_words() {
         "rejected: refused by the unpack with code 7"
     );
 }
+
+#[test]
+fn an_old_attempt_does_not_speak_for_the_trial() {
+    let mut rig = Rig::new(listener(), abc());
+    let old = rig.accept();
+    let owner = to(&rig.received(old, FRAME));
+    let slot = rig.engine.roster().pools[0]
+        .backends()
+        .iter()
+        .position(|backend| backend.address == Some(owner))
+        .expect("a slot");
+    let mut rng = Rng::new(1);
+    let now = rig.now;
+    for _ in 0..Failover::FALL {
+        rig.engine.pools[0].health[slot].failed(now, Failover::FALL, &mut rng);
+    }
+    rig.pass(Passive::BACK_OFF_MIN * 2);
+    let trial = rig.accept();
+    assert_eq!(to(&rig.received(trial, FRAME)), owner);
+    rig.handle(Input::ClientBroken {
+        session: old,
+        fault: Fault::Reset,
+    });
+    let second = rig.accept();
+    assert_ne!(
+        to(&rig.received(second, FRAME)),
+        owner,
+        "the trial is still under way"
+    );
+}

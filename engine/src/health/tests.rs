@@ -170,8 +170,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Sessions as an engine has them: attempts in flight that end in any order, each once. `exact` callers keep back
-/// what is not the trial's, as [`Passive::picked`] explains.
+/// Sessions as an engine has them: attempts in flight that end in any order, each once. `exact`
+/// callers keep back what is not the trial's, as [`Passive::picked`] explains.
 struct World {
     passive: Passive,
     now: Timestamp,
@@ -223,7 +223,11 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn it_never_gets_stuck(

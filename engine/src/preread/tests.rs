@@ -45,24 +45,24 @@ fn routed(range: core::ops::Range<usize>) -> Verdict {
     Verdict::Route(Target::Key(range))
 }
 
-/// Answers from a list, then never again.
-struct Script(Box<dyn Fn(&[u8], usize, bool) -> Status + Send + Sync>);
+/// An unpack that is one function.
+struct Script<F>(F);
 
-impl core::fmt::Debug for Script {
+impl<F> core::fmt::Debug for Script<F> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Script")
     }
 }
 
-impl Unpack for Script {
+impl<F: Fn(&[u8], usize, bool) -> Status + Send + Sync> Unpack for Script<F> {
     fn unpack(&self, prefix: &[u8], scanned: usize, eof: bool) -> Status {
         (self.0)(prefix, scanned, eof)
     }
 }
 
 /// An unpack that always gives this answer.
-fn always(status: Status) -> Script {
-    Script(Box::new(move |_, _, _| status.clone()))
+fn always(status: Status) -> impl Unpack {
+    Script(move |_: &[u8], _, _| status.clone())
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_end_of_the_stream_inside_a_frame_is_a_truncation() {
 #[test]
 fn the_end_of_the_stream_is_told_to_the_unpack_even_if_it_wants_more() {
     // Whatever comes until the stream's end is the key.
-    let unpack = Script(Box::new(|prefix, _, eof| {
+    let unpack = Script(|prefix: &[u8], _, eof| {
         if eof {
             Status::Complete {
                 frame: 0..prefix.len(),
@@ -161,7 +161,7 @@ fn the_end_of_the_stream_is_told_to_the_unpack_even_if_it_wants_more() {
                 scanned: 0,
             }
         }
-    }));
+    });
     let mut preread = Preread::new();
     assert_eq!(preread.push(b"key", LIMIT, &unpack), Verdict::More);
     assert_eq!(preread.end(&unpack), routed(0..3));
@@ -169,7 +169,7 @@ fn the_end_of_the_stream_is_told_to_the_unpack_even_if_it_wants_more() {
 
 #[test]
 fn garbage_at_the_end_of_the_stream_is_skipped() {
-    let unpack = Script(Box::new(|prefix, _, eof| match prefix.len() {
+    let unpack = Script(|prefix: &[u8], _, eof| match prefix.len() {
         0 if eof => Status::Complete {
             frame: 0..0,
             target: Target::Any,
@@ -179,7 +179,7 @@ fn garbage_at_the_end_of_the_stream_is_skipped() {
             at_least: held + 1,
             scanned: 0,
         },
-    }));
+    });
     let mut preread = Preread::new();
     assert_eq!(preread.push(b"garbage", LIMIT, &unpack), Verdict::More);
     assert_eq!(preread.end(&unpack), Verdict::Route(Target::Any));
@@ -359,6 +359,53 @@ fn memory_grows_by_doubling_and_stays_within_the_limit() {
     let mut preread = Preread::new();
     preread.push(&[b'x'; 300], limit, &lines());
     assert_eq!(preread.held.capacity(), 300);
+}
+
+#[test]
+fn memory_is_not_taken_for_bytes_that_were_skipped() {
+    let limit = 1000;
+    let mut preread = Preread::new();
+    let mut garbage = vec![b'x'; 600];
+    garbage.extend_from_slice(b"~~");
+    let rest = LengthField::new(
+        b"~~",
+        Length {
+            offset: 2,
+            width: 2,
+            endian: Endian::Big,
+            adjust: 0,
+        },
+        Key {
+            offset: 4,
+            length: None,
+        },
+        FrameSize::default(),
+    )
+    .unwrap();
+    preread.push(&garbage, limit, &rest);
+    assert_eq!(preread.skipped(), 600);
+    for byte in [1, 0x8c].into_iter().chain([b'x'; 395]) {
+        assert_eq!(preread.push(&[byte], limit, &rest), Verdict::More);
+    }
+    assert_eq!((preread.held(), preread.held.capacity()), (399, 400));
+    assert_eq!(preread.push(b"x", limit, &rest), routed(4..400));
+}
+
+#[test]
+fn nothing_is_scanned_after_a_skip() {
+    let unpack = Script(|prefix: &[u8], scanned, _| match (prefix, scanned) {
+        (b"abc", 0) => Status::Partial {
+            at_least: 4,
+            scanned: 3,
+        },
+        (b"abcd", 3) => Status::Skip { bytes: 1 },
+        (b"bcd", 0) => Status::Invalid(Reject::Custom(1)),
+        _ => panic!("{prefix:?} after {scanned}"),
+    });
+    let mut preread = Preread::new();
+    assert_eq!(preread.push(b"abc", LIMIT, &unpack), Verdict::More);
+    let verdict = preread.push(b"d", LIMIT, &unpack);
+    assert_eq!(verdict, Verdict::Reject(Reject::Custom(1)));
 }
 
 #[test]

@@ -113,11 +113,11 @@ impl Unpack for Delimited {
             Decides::Never => prefix.len(),
         };
         let seen = &prefix[..end];
-        let scanned = scanned.min(end);
+        // No overrun: what was scanned without a verdict ends before `stop`.
         if let Some(at) = self.delimiter.find(&seen[scanned..]) {
             return self.ended(scanned + at);
         }
-        let clear = partial_tail(seen, needle, scanned);
+        let clear = partial_tail(seen, needle);
         self.not_before(clear).unwrap_or(Status::Partial {
             at_least: prefix.len() + 1,
             scanned: clear,

@@ -118,7 +118,7 @@ impl LengthField {
                 Err(_) => from = start + 1,
             }
         }
-        match partial_tail(prefix, magic.needle(), from) {
+        match partial_tail(prefix, magic.needle()) {
             // The very next byte may show that this was no magic, and is asked for alone: to wait
             // for more would make the bytes skipped depend on how they came.
             0 => Status::Partial {

@@ -149,7 +149,7 @@ fn length_field(seen: &[u8], magic: &[u8], length: Length, key: Key, size: Frame
         }
         let header = length.offset + length.width;
         if rest.len() < header {
-            let until = start + header;
+            let until = start.saturating_add(header);
             return Opinion::Wait { start, until };
         }
         let mut value = 0_i128;
@@ -182,7 +182,7 @@ fn length_field(seen: &[u8], magic: &[u8], length: Length, key: Key, size: Frame
             return Opinion::Reject { start, why };
         }
         if rest.len() < end {
-            let until = start + end;
+            let until = start.saturating_add(end);
             return Opinion::Wait { start, until };
         }
         let key = key.offset..end;

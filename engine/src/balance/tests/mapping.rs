@@ -46,7 +46,8 @@ fn digest(policy: Policy) -> u64 {
     hash_key(lines.as_bytes())
 }
 
-// All expected values here come from a program in another language, written from the module's documentation.
+// All expected values here come from a program in another language, written from the module's
+// documentation.
 
 #[test]
 fn hashes_are_the_published_xxh3() {
@@ -198,7 +199,7 @@ fn so_it_is_with_weights() {
 
 #[test]
 fn ids_of_up_to_three_bytes_do_not_share_points() {
-    // With XXH3's own seed they would: see the module's documentation.
+    // With XXH3's own seed they would, nearly all: see the documentation of `balance`.
     let ids: Vec<String> = (0..16).map(|n| format!("s{n:02}")).collect();
     let backends: Vec<_> = ids.iter().map(|id| backend(id, 1)).collect();
     let ring = Ring::build(Policy::POINTS, &backends);

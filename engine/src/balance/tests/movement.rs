@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// How many of `count` keys have another owner in `after`, not counting those that belonged to `gone` before or
-/// belong to `come` now.
+/// How many of `count` keys have another owner in `after`, not counting those that belonged to
+/// `gone` before or belong to `come` now.
 fn bystanders(before: &Pool, after: &Pool, gone: &str, come: &str, count: u32) -> u32 {
     let mut moved = 0;
     for hash in keys(count) {

@@ -125,7 +125,8 @@ fn round_robin_goes_on_where_it_was_when_the_membership_changes() {
     let mut balancer = Balancer::default();
     let mut rng = Rng::new(1);
     let mut members = numbered(Policy::RoundRobin, &[1; 8]);
-    // One leaves in the middle of a round: those who had their turn wait until the others have had theirs.
+    // One leaves in the middle of a round: those who had their turn wait until the others have had
+    // theirs.
     let mut had = Vec::new();
     for _ in 0..4 {
         let slot = balancer

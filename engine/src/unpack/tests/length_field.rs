@@ -231,6 +231,12 @@ fn descriptions_that_cannot_be_are_refused() {
         error(b"", U16, key(65_537, 1), ANY_SIZE),
         FrameSpecError::NoFrameFits
     );
+    let at_least = |min| FrameSize { min, max: None };
+    assert!(LengthField::new(b"", U16, k, at_least(65_537)).is_ok());
+    assert_eq!(
+        error(b"", U16, k, at_least(65_538)),
+        FrameSpecError::NoFrameFits
+    );
     assert!(LengthField::new(b"", adjusted(-65_535), k, ANY_SIZE).is_ok());
     assert_eq!(
         error(b"", adjusted(-65_536), k, ANY_SIZE),

@@ -57,7 +57,7 @@ fn frame(framing: &Framing, mut body: Vec<u8>, value: u8, keep: usize) -> Vec<u8
         Framing::Fixed { .. } => {}
     }
     // One time in four the frame is cut short.
-    if keep % 4 == 0 {
+    if keep.is_multiple_of(4) {
         body.truncate(keep / 4);
     }
     body
