@@ -41,6 +41,8 @@ pub struct Client {
     pub script: Vec<Op>,
     /// How it reads.
     pub pace: Pace,
+    /// After how long it gives up whatever it waits for, and resets.
+    pub patience: Duration,
     /// How its backend answers.
     pub answer: Answer,
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tlb_engine::rng::Rng;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use turmoil::net::TcpStream;
 
 use super::{Client, ClientReport, End, Op, Table, Wire, both, rest, until};
@@ -19,9 +19,12 @@ pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
     };
     let plan = table.clients[number].clone();
     sleep(plan.at).await;
-    match TcpStream::connect(to).await {
-        Err(_) => change(&|report| report.end = End::Refused),
-        Ok(stream) => match Wire::new(stream, &table.resets) {
+    let give_up = now() + plan.patience;
+    let left = || give_up.since(now());
+    match timeout(left(), TcpStream::connect(to)).await {
+        Err(_) => change(&|report| report.has_aborted = true),
+        Ok(Err(_)) => change(&|report| report.end = End::Refused),
+        Ok(Ok(stream)) => match Wire::new(stream, &table.resets) {
             Ok(wire) => {
                 change(&|report| report.from = Some(wire.local));
                 let talk = Talk {
@@ -31,7 +34,9 @@ pub async fn client(number: usize, to: SocketAddr, rng: Rng, table: Table) {
                     table: &table,
                     stop: Cell::new(false),
                 };
-                talk.run(rng).await;
+                if timeout(left(), talk.run(rng)).await.is_err() {
+                    talk.abort();
+                }
             }
             Err(error) => table.find(format!("c{number} has no address: {error}")),
         },
@@ -119,12 +124,17 @@ impl Talk<'_> {
             }
             Op::Fin => return self.wire.fin().await,
             Op::Abort => {
-                self.wire.reset();
-                self.change(|report| report.has_aborted = true);
+                self.abort();
                 self.stop.set(true);
             }
         }
         Ok(())
+    }
+
+    /// Makes the end that comes now a reset.
+    fn abort(&self) {
+        self.wire.reset();
+        self.change(|report| report.has_aborted = true);
     }
 
     async fn send(&self, at: u64, bytes: u64, chunks: &mut Chunker) -> io::Result<()> {

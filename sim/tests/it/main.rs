@@ -10,4 +10,5 @@ mod determinism;
 mod preread;
 mod relaying;
 mod stopping;
+mod swarm;
 mod worlds;

@@ -78,6 +78,7 @@ pub(crate) fn client(rng: &mut Rng, number: u16) -> Client {
         chunking: Chunking::Random,
         script: vec![Op::Send(send), Op::Fin],
         pace: Pace::default(),
+        patience: Duration::from_secs(15),
         answer: Answer {
             bytes: 1 + rng.below(3000),
             after: None,
