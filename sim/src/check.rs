@@ -87,12 +87,6 @@ fn completeness(run: &Run, client: usize) -> Option<String> {
     let mut served = run.served.iter();
     let served = served.find(|served| served.client.map(usize::from) == Some(client));
     let got = served.cloned().unwrap_or_default();
-    if report.end == End::Eof && report.received < got.sent {
-        return Some(format!(
-            "c{client} took a clean end after {} of {} bytes",
-            report.received, got.sent
-        ));
-    }
     let closed = closed(run, report);
     // A session that is closed because nothing passed is not asked whether something is about to.
     let was_at_rest = closed.is_some_and(|closed| {
@@ -101,6 +95,12 @@ fn completeness(run: &Run, client: usize) -> Option<String> {
             CloseReason::Shutdown | CloseReason::IdleTimeout
         )
     });
+    if report.end == End::Eof && !was_at_rest && report.received < got.sent {
+        return Some(format!(
+            "c{client} took a clean end after {} of {} bytes",
+            report.received, got.sent
+        ));
+    }
     if got.end == End::Eof && got.received < report.sent && !was_at_rest {
         return Some(format!(
             "b{} took c{client}'s clean end after {} of {} bytes",

@@ -13,8 +13,8 @@
 //! - Data that nobody had read makes a close a reset, as with a kernel. turmoil has no `SO_LINGER` either way: a reset
 //!   of ours is noted in [`Resets`], and whoever reads the FIN in its place takes it for one, after all bytes before
 //!   it. turmoil's own resets (a host that crashes, data for a closed socket) overtake what is on its way.
-//! - As in a kernel, a reset is told once: whoever reads after that gets a clean end. One that follows a FIN only
-//!   shows in the next write; one behind a full receive buffer once somebody reads.
+//! - As in a kernel, a reset is told once: whoever reads after that gets a clean end. One of turmoil's own that follows
+//!   a FIN only shows in the next write; one behind a full receive buffer once somebody reads.
 //! - Nothing is known about acknowledgements (always 0), there are no pipes (always [`Outcome::NoPipe`]), no urgent
 //!   data and no choice of source address. The in-memory net is the place for these.
 

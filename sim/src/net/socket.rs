@@ -1,7 +1,7 @@
 //! One stream as a non-blocking socket with a kernel's receive buffer.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -27,17 +27,41 @@ const PIECE: usize = 4096;
 
 /// Streams whose end is a reset although turmoil could only send a FIN, as (sender, receiver). One per simulation.
 #[derive(Clone, Debug, Default)]
-pub struct Resets(Rc<RefCell<BTreeSet<(SocketAddr, SocketAddr)>>>);
+pub struct Resets(Rc<RefCell<Noted>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    streams: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Who has read the FIN already, and would never hear of it.
+    readers: BTreeMap<(SocketAddr, SocketAddr), Waker>,
+}
 
 impl Resets {
-    /// The FIN that `from` sends, or has sent and `to` has not read, is a reset.
+    /// The FIN that `from` sends, or has sent, is a reset.
     pub fn note(&self, from: SocketAddr, to: SocketAddr) {
-        self.0.borrow_mut().insert((from, to));
+        let reader = {
+            let mut noted = self.0.borrow_mut();
+            noted.streams.insert((from, to));
+            noted.readers.remove(&(from, to))
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Whether the FIN from `from` that `to` reads is a reset.
     pub fn is_noted(&self, from: SocketAddr, to: SocketAddr) -> bool {
-        self.0.borrow().contains(&(from, to))
+        self.0.borrow().streams.contains(&(from, to))
+    }
+
+    /// Whether it is one; if not, `reader` is woken should it become one.
+    fn watch(&self, from: SocketAddr, to: SocketAddr, reader: &Waker) -> bool {
+        let mut noted = self.0.borrow_mut();
+        let is_reset = noted.streams.contains(&(from, to));
+        if !is_reset {
+            noted.readers.insert((from, to), reader.clone());
+        }
+        is_reset
     }
 }
 
@@ -126,6 +150,11 @@ impl Socket {
         let State::Open(stream) = &mut self.state else {
             return false;
         };
+        let (local, peer) = ends(stream);
+        if self.end == Some(End::Fin) && self.resets.is_noted(peer, local) {
+            self.end = Some(End::Reset);
+            return true;
+        }
         let mut cx = Context::from_waker(&self.read);
         let mut has_come = false;
         while self.end.is_none() && self.inbox.len() < WINDOW {
@@ -134,8 +163,7 @@ impl Socket {
             match Pin::new(&mut *stream).poll_read(&mut cx, &mut buf) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                    let (local, peer) = ends(stream);
-                    let is_reset = self.resets.is_noted(peer, local);
+                    let is_reset = self.resets.watch(peer, local, &self.read);
                     self.end = Some(if is_reset { End::Reset } else { End::Fin });
                 }
                 Poll::Ready(Ok(())) => self.inbox.extend_from_slice(buf.filled()),

@@ -219,6 +219,36 @@ fn client_reset_reaches_the_backend() {
 }
 
 #[test]
+fn client_reset_after_its_fin_counts() {
+    sweep(
+        "client_reset_after_its_fin_counts",
+        |rng| {
+            let mut world = world(rng, 6);
+            for manner in &mut world.backends {
+                // Takes long to answer, and reads nothing meanwhile.
+                manner.pace = Some(Pace {
+                    first: ms(1500),
+                    each: ms(0),
+                });
+            }
+            for client in &mut world.clients {
+                client.script = vec![Op::Send(3000), Op::Fin, Op::Pause(ms(300)), Op::Abort];
+            }
+            world
+        },
+        |_, run| {
+            for (number, report) in run.clients.iter().enumerate() {
+                let reason = closed(run, report).map(|closed| closed.reason);
+                if reason != Some(CloseReason::ClientBroken(Fault::Reset)) {
+                    return Err(format!("c{number}: {reason:?}"));
+                }
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn backend_reset_reaches_the_client() {
     sweep(
         "backend_reset_reaches_the_client",
