@@ -9,7 +9,8 @@ pub(super) type Span = Range<usize>;
 
 /// Most findings that one file brings: beyond it, more would help nobody.
 const FINDINGS: usize = 100;
-/// Columns of source that an excerpt shows at most. Longer lines (JSON on one line) are cut around the place.
+/// Columns of source that an excerpt shows at most. Longer lines (JSON on one line) are cut around
+/// the place.
 const EXCERPT: usize = 120;
 /// Columns that a tab takes in an excerpt.
 const TAB: &str = "    ";
@@ -64,8 +65,9 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, or doubtful, with a configuration file.
 ///
-/// Its `Display` is many lines long, in the manner of a compiler: what is wrong, the file, line and column, the line
-/// itself with carets under the place, and how to put it right. It ends without a line break.
+/// Its `Display` is many lines long, in the manner of a compiler: what is wrong, the file, line and
+/// column, the line itself with carets under the place, and how to put it right. It ends without a
+/// line break.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     severity: Severity,
@@ -151,22 +153,27 @@ fn show(f: &mut fmt::Formatter<'_>, place: &Place, gutter: usize) -> fmt::Result
     write!(f, "\n{:gutter$} | {:before$}{:^<width$}", "", "", "")
 }
 
-/// Why a configuration cannot be used: at least one error, and the warnings found on the way, by their place.
+/// Why a configuration cannot be used: at least one error, and the warnings found on the way, by
+/// their place.
 #[derive(Clone, Debug)]
 pub struct ConfigErrors {
     file: String,
     found: Vec<Diagnostic>,
+    /// How many more there were.
+    dropped: usize,
 }
 
 impl ConfigErrors {
-    pub(super) fn new(file: &str, found: Vec<Diagnostic>) -> Self {
+    /// The one about a file as a whole.
+    pub(super) fn whole_file(file: &str, error: Diagnostic) -> Self {
         Self {
             file: file.to_owned(),
-            found,
+            found: vec![error],
+            dropped: 0,
         }
     }
 
-    /// What was found, in the file's order.
+    /// What was found, in the file's order; of very many, the first.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.found
     }
@@ -187,6 +194,9 @@ impl fmt::Display for ConfigErrors {
         write!(f, "{}: {errors}", self.file)?;
         if warnings > 0 {
             write!(f, ", {}", count(warnings, "warning"))?;
+        }
+        if self.dropped > 0 {
+            write!(f, ", and {} more", self.dropped)?;
         }
         Ok(())
     }
@@ -230,6 +240,7 @@ pub(super) struct Report<'s> {
     errors: usize,
     /// Takes what is over [`FINDINGS`].
     overflow: Diagnostic,
+    dropped: usize,
 }
 
 impl<'s> Report<'s> {
@@ -244,6 +255,7 @@ impl<'s> Report<'s> {
             found: Vec::new(),
             errors: 0,
             overflow: Diagnostic::whole_file(""),
+            dropped: 0,
         }
     }
 
@@ -259,9 +271,12 @@ impl<'s> Report<'s> {
     }
 
     fn add(&mut self, severity: Severity, span: &Span, message: String) -> &mut Diagnostic {
-        // An error is kept even where warnings have taken all the room: it is why the file is refused.
+        // An error is kept even where warnings have taken all the room: it is why the file is
+        // refused.
         let first_error = severity == Severity::Error && self.errors == 1;
         if self.found.len() >= FINDINGS && !first_error {
+            self.dropped += 1;
+            self.overflow = Diagnostic::whole_file("");
             return &mut self.overflow;
         }
         let diagnostic = Diagnostic::new(severity, message, Some(self.place(span)));
@@ -274,13 +289,28 @@ impl<'s> Report<'s> {
         self.errors > 0
     }
 
-    /// What was found, ordered by place.
-    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
+    /// What was found, ordered by place: warnings if nothing else was, else errors.
+    pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, ConfigErrors> {
         self.found.sort_by_key(|(at, _)| *at);
-        self.found.into_iter().map(|(_, one)| one).collect()
+        let found = self.found.into_iter().map(|(_, one)| one).collect();
+        if self.errors == 0 {
+            return Ok(found);
+        }
+        Err(ConfigErrors {
+            file: self.file.to_owned(),
+            found,
+            dropped: self.dropped,
+        })
     }
 
-    /// The place of a span; where it covers several lines, only the part in its first line is marked.
+    /// What was written there.
+    pub(super) fn text(&self, span: &Span) -> &'s str {
+        let (from, to) = (floor(self.text, span.start), floor(self.text, span.end));
+        &self.text[from..to.max(from)]
+    }
+
+    /// The place of a span; where it covers several lines, only the part in its first line is
+    /// marked.
     pub(super) fn place(&self, span: &Span) -> Place {
         let start = floor(self.text, span.start);
         let line = self.lines.partition_point(|&begin| begin <= start) - 1;
@@ -312,8 +342,8 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// What to show of a line whose `width` characters after the first `before` are to be marked, and which columns of it
-/// those are.
+/// What to show of a line whose `width` characters after the first `before` are to be marked, and
+/// which columns of it those are.
 fn excerpt(line: &str, before: usize, width: usize) -> (String, (usize, usize)) {
     let cut = line.chars().nth(EXCERPT).is_some();
     let skipped = if cut {
@@ -352,7 +382,7 @@ mod tests {
     fn shown(text: &str, span: Span) -> String {
         let mut report = Report::new("f", text);
         report.error(&span, "wrong").help("do right");
-        report.finish()[0].to_string()
+        report.finish().expect_err("an error").found[0].to_string()
     }
 
     #[test]
@@ -424,7 +454,13 @@ mod tests {
         report.error(&(1..2), "wrong");
         report.error(&(0..1), "too many");
         assert!(report.failed());
-        let found = report.finish();
+        let errors = report.finish().expect_err("an error");
+        let shown = errors.to_string();
+        assert!(
+            shown.ends_with("f: 1 error, 100 warnings, and 6 more"),
+            "{shown}"
+        );
+        let found = errors.diagnostics();
         assert_eq!(found.len(), FINDINGS + 1);
         assert_eq!(found[0].message(), "wrong");
         assert_eq!(found[0].place().map(Place::column), Some(2));

@@ -13,7 +13,8 @@ use tlb_engine::unpack::Unpack;
 use super::diagnostic::{Report, Span, quote};
 use super::framing::Framings;
 use super::pools;
-use super::reader::{self, LISTENER, Table, nearest};
+use super::reader;
+use super::table::{LISTENER, Table, nearest};
 use super::tree::Node;
 use super::values::{self, ShowSize};
 use super::{ListenerSettings, PREREAD_LIMIT_MAX};
@@ -64,8 +65,13 @@ pub(super) fn read(
         let other = others.iter().find(|(other, _)| overlap(*other, bind));
         if let Some((other, span)) = other {
             let place = report.place(span);
+            let message = if *other == bind {
+                format!("two listeners on {bind}")
+            } else {
+                format!("{bind} overlaps {other} of another listener")
+            };
             report
-                .error(&draft.bind_span, format!("{bind} overlaps {other}"))
+                .error(&draft.bind_span, message)
                 .help("give one of the two listeners another port, or an address of its own")
                 .see("the other listener's address", place);
         }
@@ -104,9 +110,9 @@ struct Draft {
 
 fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Option<Draft> {
     let mut table = Table::of(&LISTENER, node, report)?;
-    let name_node = table.need("name", "name = \"devices\"", report);
+    let name_node = table.need("name", "name = \"devices\"");
     let name = name_node.and_then(|node| reader::name(node, report));
-    let bind_node = table.need("bind", "bind = \"127.0.0.1:8011\"", report);
+    let bind_node = table.need("bind", "bind = \"127.0.0.1:8011\"");
     let bind =
         bind_node.and_then(|node| reader::parsed(node, "\"127.0.0.1:8011\"", values::bind, report));
     let limit_node = table.take("preread-limit");
@@ -117,7 +123,7 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
         .or(unpack_node)
         .map_or(&node.span, |node| &node.span);
     let unpack = unpack_node.and_then(|node| read_unpack(node, (limit, at_limit), known, report));
-    let pool_node = table.need("pool", "pool = \"stations\"", report);
+    let pool_node = table.need("pool", "pool = \"stations\"");
     let pool = pool_node.and_then(|node| read_pool(node, known, report));
     if let (None, Some(node), Some(pool)) = (unpack_node, pool_node, pool) {
         needs_key(node, &known.pools[pool.index()], report);
@@ -254,7 +260,7 @@ fn suggest(error: &mut super::Diagnostic, name: &str, what: &str, names: &[&str]
     if !names.is_empty() {
         let more = if names.len() > SHOWN { ", …" } else { "" };
         let shown: Vec<String> = names.iter().take(SHOWN).map(|name| quote(name)).collect();
-        error.help(format!("there are the {what}s {}{more}", shown.join(", ")));
+        error.help(format!("known {what}s: {}{more}", shown.join(", ")));
     }
 }
 
@@ -269,7 +275,10 @@ fn needs_key(node: &Node, pool: &pools::Draft, report: &mut Report<'_>) {
         report
             .error(&node.span, message)
             .help("give the listener an `unpack`, which finds the key in the client's first bytes")
-            .help("or give the pool a policy without a key: \"source\", \"least-sessions\", \"p2c\" or \"round-robin\"")
+            .help(
+                "or give the pool a policy without a key: \
+                 \"source\", \"least-sessions\", \"p2c\" or \"round-robin\"",
+            )
             .see("the pool", place);
     }
 }

@@ -8,7 +8,8 @@ use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
 
 use super::diagnostic::{Report, Span, count, quote};
-use super::reader::{self, BACKEND, POOL, Table};
+use super::reader;
+use super::table::{BACKEND, POOL, Table};
 use super::tree::{Node, Value};
 use super::values;
 use super::{Address, BackendSettings, PoolSettings};
@@ -23,7 +24,8 @@ pub(super) struct Draft {
     pub(super) used: bool,
 }
 
-/// Reads the list of pools. A pool that is wrong is there all the same, so that listeners may name it.
+/// Reads the list of pools. A pool that is wrong is there all the same, so that listeners may name
+/// it.
 pub(super) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Draft> {
     let mut pools: Vec<Draft> = Vec::new();
     let mut names: HashMap<Box<str>, Span> = HashMap::new();
@@ -48,7 +50,7 @@ pub(super) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Draft> {
 
 fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     let mut table = Table::of(&POOL, node, report)?;
-    let name_node = table.need("name", "name = \"stations\"", report);
+    let name_node = table.need("name", "name = \"stations\"");
     let name = name_node.and_then(|node| reader::name(node, report));
     let policy = read_policy(&mut table, report);
     let bounded_load = table.get("bounded-load", None, report, |node, report| {
@@ -56,7 +58,7 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     });
     let failover = failover(&mut table, report);
     let example = "backends = [{ id = \"a\", address = \"127.0.0.11:7001\" }]";
-    let backends = table.need("backends", example, report);
+    let backends = table.need("backends", example);
     let drafts = backends.map_or_else(Vec::new, |node| read_backends(node, report));
     let sources = read_sources(&mut table, &drafts, report);
     if !drafts.is_empty() {
@@ -85,8 +87,7 @@ fn read_bounded_load(node: &Node, policy: Policy, report: &mut Report<'_>) -> Op
     }
     let percent = reader::parsed(node, "\"125%\"", values::percent, report)?;
     if !(101..=1000).contains(&percent) {
-        report
-            .error(&node.span, "out of range")
+        reader::out_of_range(node, report)
             .help("write \"101%\" to \"1000%\" of the mean load, or \"off\"");
         return None;
     }
@@ -240,11 +241,10 @@ fn backend(node: &Node, report: &mut Report<'_>) -> Option<(BackendDraft, Span)>
     let mut table = Table::of(&BACKEND, node, report)?;
     let id_node = table.need(
         "id",
-        "id = \"a\"; it is what keys are bound to, so that the address may change",
-        report,
+        "an id, as in id = \"a\": keys are bound to it, so that the address may change",
     );
     let id = id_node.and_then(|node| reader::name(node, report));
-    let address_node = table.need("address", "address = \"127.0.0.11:7001\"", report);
+    let address_node = table.need("address", "address = \"127.0.0.11:7001\"");
     let address = address_node
         .and_then(|node| reader::parsed(node, "\"127.0.0.11:7001\"", values::address, report));
     let weight = table.get("weight", 1, report, weight);
@@ -311,7 +311,8 @@ fn read_sources(
     sources
 }
 
-/// A backend can only be reached from an address of its own family. What a host name resolves to is not known yet.
+/// A backend can only be reached from an address of its own family. What a host name resolves to is
+/// not known yet.
 fn check_families(
     node: &Node,
     sources: &[IpAddr],
