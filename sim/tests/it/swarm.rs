@@ -151,8 +151,10 @@ fn draw(rng: &mut Rng) -> Scenario {
     }
     for number in EARLY..EARLY + LATE {
         let mut client = client(rng, number);
-        // Beyond every back-off that could have begun before.
-        client.at = ms(12_000 + rng.below(100));
+        // Beyond every back-off that could have begun before. The first one may be the trial of a backend that is
+        // down, and until it has succeeded there is no backend for anybody else.
+        let after_trial = if number == EARLY { 0 } else { 500 };
+        client.at = ms(12_000 + after_trial + rng.below(100));
         world.clients.push(client);
     }
     world.timetable = timetable(rng, &world);
