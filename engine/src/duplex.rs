@@ -12,7 +12,7 @@
 //!
 //! **Faults belong to sockets.** A reset is noticed by one direction and concerns both, and the kernel tells it only
 //! once: the call that hears of it consumes it, and the next read returns a clean end of stream. So the fault is
-//! kept with the socket ([`End`]), and an end of stream read from a broken socket is never passed on as a FIN.
+//! kept with the socket, and an end of stream read from a broken socket is never passed on as a FIN.
 //! What the broken peer had sent before still comes out of its socket; it is read to the end and written to the
 //! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
 //! what a peer has not read.
