@@ -238,6 +238,20 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The session it is about.
+    pub const fn session(&self) -> SessionId {
+        match *self {
+            Self::Connect { session, .. }
+            | Self::Abandon { session, .. }
+            | Self::Relay { session, .. }
+            | Self::Look { session }
+            | Self::Wind { session, .. }
+            | Self::Close { session, .. } => session,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
