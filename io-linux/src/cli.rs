@@ -27,7 +27,8 @@ pub fn main() -> ExitCode {
     main_with(&UnpackRegistry::new())
 }
 
-/// Runs `tlb` with this process's arguments and with unpacks of one's own, which a configuration's listeners may name.
+/// Runs `tlb` with this process's arguments and with unpacks of one's own, which a configuration's
+/// listeners may name.
 ///
 /// This is all that a program needs that brings its own [`Unpack`](tlb_engine::unpack::Unpack).
 pub fn main_with(registered: &UnpackRegistry) -> ExitCode {

@@ -1,7 +1,8 @@
 //! The configuration file: read, checked, and turned into settings that work.
 //!
-//! A file is TOML, or JSON of the same structure if its name ends in `.json`. Every mistake in it is reported with
-//! its place, the line, and a way to put it right; see [`ConfigErrors`]. What has passed is a [`Settings`].
+//! A file is TOML, or JSON of the same structure if its name ends in `.json`. Every mistake in it
+//! is reported with its place, the line, and a way to put it right; see [`ConfigErrors`]. What has
+//! passed is a [`Settings`].
 //!
 //! ```toml
 //! [[listener]]
@@ -26,88 +27,7 @@
 //!
 //! # Reference
 //!
-//! Durations are strings of a whole number and a unit: `"250ms"`, `"5s"`, `"2m"`, `"1h"`, `"1d"`. Sizes are strings of
-//! a whole number and a unit, `"512B"`, `"64KiB"`, `"1MiB"`, `"1GiB"`, or plain integers, which count bytes. Hex is two
-//! digits for each byte, with blanks between bytes if wanted: `"2a"`, `"0d 0a"`. Names and ids are strings of 1 to 128
-//! bytes without control characters.
-//!
-//! Top level:
-//!
-//! | key | type | default | range | meaning |
-//! |---|---|---|---|---|
-//! | `workers` | integer | one per CPU | 1 to 1024 | threads that serve sessions; `--workers` wins |
-//! | `relay` | string | `"auto"` | `"auto"`, `"copy"`, `"splice"` | through what bytes pass: buffers for small messages and pipes for large flows, always buffers, always pipes |
-//! | `preread-memory` | size | `"256MiB"` | `"1B"` to `"1TiB"`, at least the largest `preread-limit` | most memory that all prereads of the process hold |
-//! | `reset-timeout` | duration | `"10s"` | `"1ms"` to `"1h"` | how long a reset waits until the peer has what was written before it |
-//! | `shutdown-timeout` | duration | `"30s"` | `"0ms"` to `"1d"` | over how long live sessions are closed when tlb stops |
-//! | `listener` | list of tables | required | at least one | see below |
-//! | `unpack` | table of tables | none | | see below |
-//! | `pool` | list of tables | required | at least one | see below |
-//!
-//! `[[listener]]`, a place where clients come in:
-//!
-//! | key | type | default | range | meaning |
-//! |---|---|---|---|---|
-//! | `name` | name | required | unique | its name in logs |
-//! | `bind` | string | required | IP address and port | where it listens; `[::]` takes IPv4 clients too, port 0 lets the kernel choose |
-//! | `unpack` | name | none | an `[unpack.NAME]`, or one that the program registers | finds the key in the client's first bytes; without it a session is routed at accept, and the pool needs a policy without a key |
-//! | `pool` | name | required | a `[[pool]]` | where its sessions go |
-//! | `preread-timeout` | duration | `"10s"` | `"1ms"` to `"365d"` | deadline of the whole first frame (as far as it must be seen), from accept |
-//! | `preread-limit` | size | `"64KiB"` | `"1B"` to `"16MiB"` | most bytes to look at before a verdict, garbage included |
-//! | `idle-timeout` | duration or `"off"` | `"off"` | `"1ms"` to `"365d"` | how long a session may pass no byte at all |
-//! | `half-close-timeout` | duration | `"5m"` | `"1ms"` to `"365d"` | how long a session whose one direction has ended may pass no byte the other way |
-//! | `max-sessions` | integer | 1000000 | 1 to 100000000 | most sessions at a time, in the whole process |
-//! | `keepalive` | duration or `"off"` | `"60s"` | `"1s"` to `"32767s"`, whole seconds | idle time before TCP keepalive probes, on both sides of a session |
-//! | `user-timeout` | duration or `"off"` | `"off"` | `"1ms"` to `"24d"` | how long written bytes may stay unacknowledged (`TCP_USER_TIMEOUT`), on both sides of a session |
-//! | `allow-address` | boolean | `false` | | whether an unpack may name an address that is in no pool |
-//!
-//! `[unpack.NAME]`, a framing, by `kind`:
-//!
-//! | key | of kind | type | default | range | meaning |
-//! |---|---|---|---|---|---|
-//! | `kind` | | string | required | `"length-field"`, `"delimited"`, `"fixed"` | how a frame's end is known |
-//! | `magic` | length-field | hex | none | 1 to 16 bytes | what a frame begins with; garbage before it is skipped |
-//! | `length` | length-field | table | required | | the length field; a frame has value + `adjust` + `offset` + `width` bytes |
-//! | `length.offset` | | integer | required | 0 to 16777215 | where it begins, from the frame's start |
-//! | `length.width` | | integer | required | 1 to 8 | its bytes |
-//! | `length.endian` | | string | `"big"` | `"big"`, `"little"` | its byte order |
-//! | `length.adjust` | | integer | 0 | ± 1099511627776 | what to add to its value to get the number of bytes that follow it |
-//! | `delimiter` | delimited | hex | required | 1 to 16 bytes | what a frame ends with |
-//! | `size` | fixed | size | required | `"1B"` to `"1TiB"` | the bytes of every frame |
-//! | `key` | all | table | required | | the bytes that decide the backend |
-//! | `key.offset` | | integer | required | 0 to 16777215 | where it begins, from the frame's start |
-//! | `key.length` | | integer | to the frame's end | 1 to 16777216 | its bytes |
-//! | `min-frame`, `max-frame` | length-field, delimited | size | none | `"1B"` to `"1TiB"` | a frame outside these bounds is garbage where there is a magic, else the session ends |
-//!
-//! `[[pool]]`, a group of backends that serve the same keys:
-//!
-//! | key | type | default | range | meaning |
-//! |---|---|---|---|---|
-//! | `name` | name | required | unique | its name |
-//! | `policy` | string | `"hash-ring"` | `"hash-ring"`, `"maglev"` (by key), `"source"` (by client address), `"round-robin"`, `"least-sessions"`, `"p2c"` | how a backend is picked |
-//! | `points` | integer | 8192 | at least 1; in the whole ring at most 4194304 | ring points per unit of weight, for `"hash-ring"` and `"source"`: more make shares more even and take more memory |
-//! | `bounded-load` | string | `"off"` | `"101%"` to `"1000%"`, `"off"` | for `"hash-ring"`, `"maglev"` and `"source"`: no backend gets more than this share of the mean load; keys over it go to their next owner |
-//! | `backends` | list of tables | required | at least one | see below |
-//! | `connect-timeout` | duration | `"5s"` | `"1ms"` to `"1h"` | how long one connect attempt may take |
-//! | `retries` | integer | 3 | 0 to 32 | connect attempts after the first |
-//! | `fall` | integer | 3 | 1 to 1000000 | failed connects in a row that take a backend down |
-//! | `source` | list of IP addresses | kernel's choice | one of each family that the backends have | local addresses to connect from, in turn |
-//!
-//! A pool without a backend is an error: this file is the only place where backends come from, so that such a pool
-//! could only ever turn its clients away.
-//!
-//! A backend of `backends` (or `[[pool.backends]]`):
-//!
-//! | key | type | default | range | meaning |
-//! |---|---|---|---|---|
-//! | `id` | name | required | unique in the pool | what consistent hashing hashes: a backend that keeps its id keeps its keys, whatever its address |
-//! | `address` | string | required | IP address or host name, and port | where it is |
-//! | `weight` | integer | 1 | 1 to 65535 | its share, relative to the others' |
-//! | `draining` | boolean | `false` | | gets no new session |
-//!
-//! The `config.json` of the original program, `{"port": "2048", "backend": {"192.168.2.115:22048": 2}}`, is read too:
-//! all IPv4 addresses at that port, the framing of the example above with the key from byte 19 to the frame's end, a
-//! hash ring, and the addresses as ids.
+#![doc = include_str!("config_file/reference.md")]
 
 use std::fmt;
 use std::fs::File;
@@ -120,9 +40,9 @@ use tlb_engine::balance::Policy;
 use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 
-use self::diagnostic::Report;
 pub(crate) use self::diagnostic::count;
 pub use self::diagnostic::{ConfigErrors, Diagnostic, Place, Severity};
+use self::report::Report;
 use self::tree::Syntax;
 use crate::registry::UnpackRegistry;
 
@@ -133,6 +53,8 @@ mod listeners;
 mod original;
 mod pools;
 mod reader;
+mod report;
+mod table;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -150,7 +72,8 @@ const LARGEST: usize = if usize::BITS > 40 {
     usize::MAX >> 1
 };
 
-/// A configuration that works. Limits are those of the whole process, whatever the number of workers.
+/// A configuration that works. Limits are those of the whole process, whatever the number of
+/// workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How many workers; `None` for one per CPU.
@@ -174,7 +97,8 @@ pub struct ListenerSettings {
     pub bind: SocketAddr,
     /// Its name, pool and limits. `max_sessions` counts the whole process.
     pub engine: Listener,
-    /// Idle time before TCP keepalive probes, on both sides of a session, in whole seconds; `None` for no probes.
+    /// Idle time before TCP keepalive probes, on both sides of a session, in whole seconds; `None`
+    /// for no probes.
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` of both sides of a session; `None` leaves it to the kernel.
     pub user_timeout: Option<Duration>,
@@ -237,14 +161,13 @@ impl Settings {
     /// Reads and checks a file. `registered` are the unpacks that it may name besides its own.
     ///
     /// # Errors
-    /// The file cannot be read, is not UTF-8, has more than 16 MiB, or says something that cannot be: all that was
-    /// found, with its places.
+    /// The file cannot be read, is not UTF-8, has more than 16 MiB, or says something that cannot
+    /// be: all that was found, with its places.
     pub fn load(path: &Path, registered: &UnpackRegistry) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
         let refuse = |message: String, help: &str| {
-            let mut error = Diagnostic::whole_file(message);
-            error.help(help);
-            Err(ConfigErrors::new(&name, vec![error]))
+            let error = Diagnostic::whole_file(message, help);
+            Err(ConfigErrors::whole_file(&name, error))
         };
         let bytes = match read(path) {
             Ok(bytes) => bytes,
@@ -272,7 +195,8 @@ impl Settings {
         }
     }
 
-    /// Checks a text. `name` is the file's, which decides between TOML and JSON and is shown in errors.
+    /// Checks a text. `name` is the file's, which decides between TOML and JSON and is shown in
+    /// errors.
     ///
     /// # Errors
     /// As [`Settings::load`], as far as it concerns the text.
@@ -291,15 +215,12 @@ impl Settings {
                 top::read(&entries, registered, &mut report)
             }
         });
-        let failed = report.failed();
-        let found = report.finish();
-        match settings {
-            Some(settings) if !failed => Ok(Self {
-                warnings: found,
-                ..settings
-            }),
-            _ => Err(ConfigErrors::new(name, found)),
-        }
+        let warnings = report.finish()?;
+        let settings = settings.expect("without an error there are settings");
+        Ok(Self {
+            warnings,
+            ..settings
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The pools of a configuration, with what is known of their backends' addresses: what rosters are made of.
+//! The pools of a configuration, with what is known of their backends' addresses: what rosters are
+//! made of.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,8 +94,8 @@ impl Directory {
 
     /// Takes note of addresses that were found, and makes the next roster.
     ///
-    /// A backend that gets an address is a new incarnation. The others, and the tables of pools without a change,
-    /// are those of the last roster.
+    /// A backend that gets an address is a new incarnation. The others, and the tables of pools
+    /// without a change, are those of the last roster.
     pub(crate) fn resolve(&mut self, found: &[(Place, SocketAddr)]) -> &Arc<Roster> {
         let mut pools = self.roster.pools.clone();
         for (index, pool) in pools.iter_mut().enumerate() {

@@ -22,7 +22,8 @@ pub(crate) fn of_errno(errno: Errno) -> Fault {
     }
 }
 
-/// As [`of_errno`]; an error without an `errno` (the standard library makes a few itself) is `Other(0)`.
+/// As [`of_errno`]; an error without an `errno` (the standard library makes a few itself) is
+/// `Other(0)`.
 pub(crate) fn of(error: &io::Error) -> Fault {
     match error.raw_os_error() {
         Some(errno) => of_raw(errno),

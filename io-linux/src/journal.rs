@@ -31,7 +31,8 @@ impl Journal {
         journal
     }
 
-    /// Learns the names of a new roster. Those of the last one are still known, as sessions outlive rosters.
+    /// Learns the names of a new roster. Those of the last one are still known, as sessions outlive
+    /// rosters.
     pub(crate) fn learn(&mut self, roster: &Arc<Roster>) {
         let last = std::mem::replace(&mut self.roster, Arc::clone(roster));
         self.backends = [&last, roster]
@@ -92,7 +93,7 @@ impl Journal {
                         "return" = closed.back,
                         skipped = closed.skipped,
                         attempts = closed.attempts,
-                        ms = closed.lasted.as_secs_f64() * 1e3,
+                        ms = %format_args!("{:.3}", closed.lasted.as_secs_f64() * 1e3),
                         "session closed"
                     );
                 }

@@ -1,8 +1,8 @@
 //! tlb, a content-aware TCP load balancer for Linux, as a library.
 //!
 //! The `tlb` binary is [`cli::main`]. A program that finds the key in its own way registers an
-//! [`Unpack`](tlb_engine::unpack::Unpack) by name and runs the same server: see [`cli::main_with`] and the example
-//! `custom_unpack`. To run a server inside a process, see [`server::Server`].
+//! [`Unpack`](tlb_engine::unpack::Unpack) by name and runs the same server: see [`cli::main_with`]
+//! and the example `custom_unpack`. To run a server inside a process, see [`server::Server`].
 
 pub mod cli;
 pub mod config_file;

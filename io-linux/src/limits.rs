@@ -39,7 +39,8 @@ pub(crate) fn raise_descriptors() -> u64 {
     }
 }
 
-/// How many workers there are to be: as the settings say, or one for each CPU that the process may use.
+/// How many workers there are to be: as the settings say, or one for each CPU that the process may
+/// use.
 pub(crate) fn workers(settings: &Settings) -> usize {
     settings
         .workers
@@ -56,9 +57,10 @@ pub(crate) fn pipes(descriptors: u64, workers: usize) -> usize {
 
 /// What worker number `worker` of `workers` is told: the limits of the process, divided.
 ///
-/// The kernel spreads connections over the workers by a hash of their addresses, not by how full they are, so that one
-/// worker may be at its limit a little before the process is. None gets less than one session, or less preread memory
-/// than one session of its listeners may need; so with very small limits, the process may get more than it was told.
+/// The kernel spreads connections over the workers by a hash of their addresses, not by how full
+/// they are, so that one worker may be at its limit a little before the process is. None gets less
+/// than one session, or less preread memory than one session of its listeners may need; so with
+/// very small limits, the process may get more than it was told.
 pub(crate) fn share(settings: &Settings, worker: usize, workers: usize) -> Config {
     let listeners: Vec<_> = settings
         .listeners

@@ -8,12 +8,12 @@ use crate::socket::{self, Keepalive};
 /// Length of a listener's queue; the kernel clamps it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Opens `count` listening sockets (at least one) on the same address, and says which: of port 0, the first socket
-/// chooses, and the others follow.
+/// Opens `count` listening sockets (at least one) on the same address, and says which: of port 0,
+/// the first socket chooses, and the others follow.
 ///
-/// With `SO_REUSEPORT` a second process of the same user would share the port silently and get half of the clients.
-/// So the first socket listens without it, which the kernel refuses wherever anybody else listens, and only then
-/// becomes one that others may join.
+/// With `SO_REUSEPORT` a second process of the same user would share the port silently and get half
+/// of the clients. So the first socket listens without it, which the kernel refuses wherever
+/// anybody else listens, and only then becomes one that others may join.
 ///
 /// # Errors
 /// `EADDRINUSE` if somebody listens there, and whatever else the kernel has against the address.
@@ -43,7 +43,8 @@ pub(crate) fn listen(
 
 fn prepare(address: &SocketAddr, keepalive: Keepalive) -> io::Result<socket2::Socket> {
     let socket = socket::tcp(address)?;
-    // Connections of an earlier process that linger in TIME_WAIT, or live on while it stops, are no obstacle.
+    // Connections of an earlier process that linger in TIME_WAIT, or live on while it stops, are no
+    // obstacle.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // `[::]` takes IPv4 clients too, whatever the host's default is.

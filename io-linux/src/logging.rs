@@ -8,9 +8,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Sets up the process's logs, unless the program that uses this library has done so.
 ///
-/// `level` is the most detailed level shown. Without one, the environment variable `RUST_LOG` says what is shown, per
-/// module if wanted, as in `tlb=debug`; without that, it is `info`. Lines are coloured on a terminal, if `NO_COLOR`
-/// is not set.
+/// `level` is the most detailed level shown. Without one, the environment variable `RUST_LOG` says
+/// what is shown, per module if wanted, as in `tlb=debug`; without that, it is `info`. Lines are
+/// coloured on a terminal, if `NO_COLOR` is not set.
 pub(crate) fn init(level: Option<LevelFilter>) {
     let (filter, refused) = filter(level, env::var("RUST_LOG").ok().as_deref());
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

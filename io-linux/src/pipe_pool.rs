@@ -1,7 +1,7 @@
 //! Pipes for splicing, lent to a direction only while bytes are in flight.
 //!
-//! An idle session holds no pipe: two of them would cost it four descriptors and, without privilege, all pipes of a
-//! user share 64 MiB (`pipe-user-pages-soft`).
+//! An idle session holds no pipe: two of them would cost it four descriptors and, without
+//! privilege, all pipes of a user share 64 MiB (`pipe-user-pages-soft`).
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use std::os::fd::AsFd;
 
-/// What a pipe is asked to hold. Measured best without privilege; the kernel may round or refuse it.
+/// What a pipe is asked to hold. Measured best without privilege; the kernel may round or refuse
+/// it.
 const CAPACITY: i32 = 256 * 1024;
 
 /// A pipe below this is worse than the copying buffer, which has as much.
@@ -24,7 +25,8 @@ const PATIENCE: u32 = 256;
 pub(crate) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    held: usize,
+    /// No pipe holds as much as this can count.
+    held: u32,
 }
 
 impl Pipe {
@@ -45,21 +47,21 @@ impl Pipe {
 
     /// Bytes in it.
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.held as usize
     }
 
-    /// Moves up to `most` bytes from a socket into the pipe. `EAGAIN`: the socket is empty *or* the pipe is full,
-    /// which the caller tells apart by [`Pipe::held`].
+    /// Moves up to `most` bytes from a socket into the pipe. `EAGAIN`: the socket is empty *or* the
+    /// pipe is full, which the caller tells apart by [`Pipe::held`].
     pub(crate) fn fill(&mut self, source: &impl AsFd, most: usize) -> nix::Result<usize> {
         let moved = move_bytes(source, &self.write, most)?;
-        self.held += moved;
+        self.held += moved as u32;
         Ok(moved)
     }
 
     /// Moves bytes from the pipe to a socket.
     pub(crate) fn drain(&mut self, destination: &impl AsFd) -> nix::Result<usize> {
-        let moved = move_bytes(&self.read, destination, self.held)?;
-        self.held -= moved;
+        let moved = move_bytes(&self.read, destination, self.held as usize)?;
+        self.held -= moved as u32;
         Ok(moved)
     }
 }
@@ -75,10 +77,11 @@ fn move_bytes(from: &impl AsFd, to: &impl AsFd, most: usize) -> nix::Result<usiz
     }
 }
 
-/// The pipes of one worker: made when first needed, kept for the next one that needs one, never more than `limit`.
+/// The pipes of one worker: made when first needed, kept for the next one that needs one, never
+/// more than `limit`.
 #[derive(Debug)]
 pub(crate) struct PipePool {
-    idle: Vec<Box<Pipe>>,
+    idle: Vec<Pipe>,
     made: usize,
     limit: usize,
     refusals_left: u32,
@@ -96,7 +99,7 @@ impl PipePool {
     }
 
     /// An empty pipe, unless all are in use or the kernel refuses another.
-    pub(crate) fn take(&mut self) -> Option<Box<Pipe>> {
+    pub(crate) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.pop() {
             return Some(pipe);
         }
@@ -110,7 +113,7 @@ impl PipePool {
         match Pipe::new() {
             Ok(pipe) => {
                 self.made += 1;
-                Some(Box::new(pipe))
+                Some(pipe)
             }
             Err(_) => {
                 self.refusals_left = PATIENCE;
@@ -120,7 +123,7 @@ impl PipePool {
     }
 
     /// Gives a pipe back. One with bytes left is closed: they belong to a session that is gone.
-    pub(crate) fn give(&mut self, pipe: Box<Pipe>) {
+    pub(crate) fn give(&mut self, pipe: Pipe) {
         if pipe.held == 0 {
             self.idle.push(pipe);
         } else {

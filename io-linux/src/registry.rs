@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use tlb_engine::unpack::{Reject, Status, Unpack};
 
-/// The unpacks that a program registers before it starts the server: what a listener's `unpack` may name besides the
-/// file's own `[unpack.NAME]`.
+/// The unpacks that a program registers before it starts the server: what a listener's `unpack` may
+/// name besides the file's own `[unpack.NAME]`.
 ///
-/// A panic in one of them ends the one session, as [`Reject::Panicked`], wherever panics unwind (they do unless the
-/// program was built with `panic = "abort"`). The program's panic hook still sees it, and by default prints it.
+/// A panic in one of them ends the one session, as [`Reject::Panicked`], wherever panics unwind
+/// (they do unless the program was built with `panic = "abort"`). The program's panic hook still
+/// sees it, and by default prints it.
 ///
 /// ```
 /// use tlb::registry::UnpackRegistry;
@@ -96,8 +97,9 @@ struct Guarded<U>(U);
 
 impl<U: Unpack> Unpack for Guarded<U> {
     fn unpack(&self, prefix: &[u8], scanned: usize, eof: bool) -> Status {
-        // `unpack` takes `&self` and has no state that the engine knows of. What a panic leaves behind in a user's
-        // own interior mutability is the user's to keep consistent, as with any lock.
+        // `unpack` takes `&self` and has no state that the engine knows of. What a panic leaves
+        // behind in a user's own interior mutability is the user's to keep consistent, as with any
+        // lock.
         catch_unwind(AssertUnwindSafe(|| self.0.unpack(prefix, scanned, eof)))
             .unwrap_or(Status::Invalid(Reject::Panicked))
     }

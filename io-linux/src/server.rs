@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::listen::listen;
 use crate::socket::Keepalive;
 use crate::worker::{self, Control, Remote, Worker};
-use crate::{limits, resolve};
+use crate::{cli, limits, resolve};
 
 /// How long workers that are told to leave at once may take for it.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -31,8 +31,8 @@ const LEAVE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refuses a listener's address: somebody else listens there, or it is not this host's, or the
-    /// process may not have it. The configuration or the host is at fault.
+    /// The kernel refuses a listener's address: somebody else listens there, or it is not this
+    /// host's, or the process may not have it. The configuration or the host is at fault.
     #[error("listener {listener}: cannot listen on {address}: {source}")]
     Listen {
         /// The listener's name.
@@ -59,20 +59,19 @@ pub enum Error {
         /// Which.
         worker: usize,
     },
-    /// It was told to end at once, by a second signal to stop or by SIGQUIT, and cut its sessions off.
+    /// It was told to end at once, by a second signal to stop or by SIGQUIT, and cut its sessions
+    /// off.
     #[error("ended at once, as told by a signal")]
     Cut,
 }
 
 impl Error {
-    /// The exit code that says it to whoever started the process, as in `sysexits.h`: 69 (unavailable) where it
-    /// cannot listen, 71 (system error) where the host failed, 70 (software error) for a bug, and 1 where it was cut.
+    /// The exit code of a process that ends with it: that of the command line, 69 where it cannot
+    /// listen and 1 where it failed while it ran.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } => 69,
-            Self::Start(_) | Self::Worker { .. } => 71,
-            Self::Panicked { .. } => 70,
-            Self::Cut => 1,
+            Self::Listen { .. } => cli::EXIT_UNAVAILABLE,
+            Self::Start(_) | Self::Worker { .. } | Self::Panicked { .. } | Self::Cut => 1,
         }
     }
 }
@@ -103,9 +102,10 @@ impl Server {
 
     /// Serves until a signal ends it. Blocks the calling thread.
     ///
-    /// SIGTERM and SIGINT stop it: it accepts the queues empty, closes its listeners, and ends its sessions spread over
-    /// `shutdown-timeout`, idle ones first. A second one of them, or SIGQUIT, ends it at once. SIGHUP is ignored:
-    /// reading the configuration anew is not supported. These are the process's own signals from now on.
+    /// SIGTERM and SIGINT stop it: it accepts the queues empty, closes its listeners, and ends its
+    /// sessions spread over `shutdown-timeout`, idle ones first. A second one of them, or SIGQUIT,
+    /// ends it at once. SIGHUP is ignored: reading the configuration anew is not supported. These
+    /// are the process's own signals from now on.
     ///
     /// # Errors
     /// As [`Server::start`] and [`Running::join`]; [`Error::Cut`] if it was told to end at once.
@@ -130,13 +130,15 @@ impl Server {
         result
     }
 
-    /// Starts it: raises the process's limit of descriptors, opens every listener of every worker, asks for the
-    /// addresses of backends that have a name, and starts the workers' threads. Returns when all listen.
+    /// Starts it: raises the process's limit of descriptors, opens every listener of every worker,
+    /// asks for the addresses of backends that have a name, and starts the workers' threads.
+    /// Returns when all listen.
     ///
     /// A backend whose name does not resolve is down, and is asked for again in the background.
     ///
     /// # Errors
-    /// A listener's address is refused, or the host has no descriptor, memory or thread left. Nothing is left running.
+    /// A listener's address is refused, or the host has no descriptor, memory or thread left.
+    /// Nothing is left running.
     pub fn start(self) -> Result<Running, Error> {
         let settings = self.settings;
         let descriptors = limits::raise_descriptors();
@@ -183,13 +185,16 @@ impl Server {
     }
 }
 
+/// Of listeners, by name.
 type Addresses = Vec<(Box<str>, SocketAddr)>;
+/// Of one worker, by listener.
+type Sockets = Vec<(TcpListener, Keepalive)>;
 
 /// Opens all sockets of all listeners: by worker, then by listener.
 fn open_listeners(
     listeners: &[ListenerSettings],
     workers: usize,
-) -> Result<(Addresses, Vec<Vec<(TcpListener, Keepalive)>>), Error> {
+) -> Result<(Addresses, Vec<Sockets>), Error> {
     let mut addresses = Vec::with_capacity(listeners.len());
     let mut by_worker: Vec<_> = (0..workers)
         .map(|_| Vec::with_capacity(listeners.len()))
@@ -219,7 +224,7 @@ struct Share<'s> {
     settings: &'s Settings,
     number: usize,
     count: usize,
-    sockets: Vec<(TcpListener, Keepalive)>,
+    sockets: Sockets,
     pipes: usize,
 }
 
@@ -236,8 +241,8 @@ impl Share<'_> {
     }
 }
 
-/// A number that another worker or process will not have. The standard library seeds its hash maps from the kernel's
-/// random numbers.
+/// A number that another worker or process will not have. The standard library seeds its hash maps
+/// from the kernel's random numbers.
 fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -305,7 +310,8 @@ impl Running {
     pub fn join(mut self) -> Result<(), Error> {
         let mut stopping = false;
         while self.threads.iter().any(Option::is_some) {
-            // The sender lives as long as `self`, so that there is always somebody who might still send.
+            // The sender lives as long as `self`, so that there is always somebody who might still
+            // send.
             let Ok(notice) = self.notices.1.recv() else {
                 break;
             };
@@ -349,9 +355,10 @@ impl Running {
         let workers = self.remotes.clone();
         thread::Builder::new()
             .name("tlb-resolver".into())
-            .spawn(move || resolve::keep_trying(directory, &workers, &stop))
+            .spawn(move || resolve::keep_trying(directory, &workers, &stop, resolve::FIRST_PAUSE))
             .map_err(Error::Start)?;
-        // Nobody waits for the thread's end: it may hang in the system's resolver for as long as that likes.
+        // Nobody waits for the thread's end: it may hang in the system's resolver for as long as
+        // that likes.
         self.resolver = Some(sender);
         Ok(())
     }

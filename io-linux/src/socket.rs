@@ -18,11 +18,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// When the kernel gives a silent connection up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Keepalive {
-    /// Silence after which the kernel probes whether the peer is still there, at least 1 s; `None`: never. A peer that
-    /// does not answer four probes, an eighth of this apart (at least 1 s, at most 75 s), is broken.
+    /// Silence after which the kernel probes whether the peer is still there, at least 1 s; `None`:
+    /// never. A peer that does not answer four probes, an eighth of this apart (at least 1 s, at
+    /// most 75 s), is broken.
     pub(crate) idle: Option<Duration>,
-    /// How long written bytes may stay unacknowledged before the connection is broken (`TCP_USER_TIMEOUT`, in
-    /// milliseconds); `None`: as long as the kernel retransmits, some 15 minutes.
+    /// How long written bytes may stay unacknowledged before the connection is broken
+    /// (`TCP_USER_TIMEOUT`, in milliseconds); `None`: as long as the kernel retransmits, some 15
+    /// minutes.
     pub(crate) user_timeout: Option<Duration>,
 }
 
@@ -41,11 +43,12 @@ impl Keepalive {
 
 /// Sets what every relayed socket has. On a listening socket: accepted ones inherit all of it.
 ///
-/// `SO_RCVBUF` stays as it is: set before the handshake it would fix the window scale and switch off the kernel's own
-/// tuning.
+/// `SO_RCVBUF` stays as it is: set before the handshake it would fix the window scale and switch
+/// off the kernel's own tuning.
 pub(crate) fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    // A relay passes urgent bytes on like any other. Out of line, a read would drop them from the stream.
+    // A relay passes urgent bytes on like any other. Out of line, a read would drop them from the
+    // stream.
     socket.set_out_of_band_inline(true)?;
     if let Some(probes) = keepalive.probes() {
         socket.set_tcp_keepalive(&probes)?;
@@ -103,9 +106,9 @@ pub(crate) fn connected(socket: &TcpStream) -> Result<Connect, Fault> {
     }
 }
 
-/// Where nobody listens on a local port of the ephemeral range, the kernel may choose that very port as the source,
-/// and TCP then connects the socket to itself. Only an address of this host can do that; other local ones than
-/// loopback are not worth a system call for each connection.
+/// Where nobody listens on a local port of the ephemeral range, the kernel may choose that very
+/// port as the source, and TCP then connects the socket to itself. Only an address of this host can
+/// do that; other local ones than loopback are not worth a system call for each connection.
 fn is_self_connected(socket: &TcpStream, peer: SocketAddr) -> bool {
     peer.ip().is_loopback() && socket.local_addr().is_ok_and(|local| local == peer)
 }

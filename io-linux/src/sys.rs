@@ -1,4 +1,5 @@
-//! System calls that neither the standard library nor the socket crates offer: the only `unsafe` of this package.
+//! System calls that neither the standard library nor the socket crates offer: the only `unsafe` of
+//! this package.
 #![allow(
     unsafe_code,
     reason = "one ioctl has no safe wrapper anywhere; everything unsafe lives in this file"
@@ -15,12 +16,12 @@ mod ioctl {
     nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
 }
 
-/// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged. Counts the FIN as one.
-/// Zero for a descriptor that has no such queue.
+/// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged.
+/// Counts the FIN as one. Zero for a descriptor that has no such queue.
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and SIOCOUTQ writes exactly one `int`,
-    // through a pointer to one that lives until the call has returned.
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and SIOCOUTQ writes
+    // exactly one `int`, through a pointer to one that lives until the call has returned.
     let result = unsafe { ioctl::siocoutq(socket.as_fd().as_raw_fd(), &raw mut bytes) };
     match result {
         Ok(_) => usize::try_from(bytes).unwrap_or(0),

@@ -41,7 +41,8 @@ impl Remote {
     /// Tells the worker. One that has ended does not hear it.
     pub(crate) fn tell(&self, control: Control) {
         if self.sender.send(control).is_ok() {
-            // Waking fails only if the kernel has no memory for eight bytes; the worker's next event then does.
+            // Waking fails only if the kernel has no memory for eight bytes; the worker's next
+            // event then does.
             let _ = self.waker.wake();
         }
     }
@@ -69,7 +70,8 @@ pub(crate) fn open() -> io::Result<(Poll, Receiver<Control>, Remote)> {
 }
 
 impl Worker {
-    /// A worker that waits at `poll`, where `driver`'s sockets are registered, and listens to `control`.
+    /// A worker that waits at `poll`, where `driver`'s sockets are registered, and listens to
+    /// `control`.
     pub(crate) fn new(
         poll: Poll,
         control: Receiver<Control>,

@@ -31,19 +31,20 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Serve.
     ///
-    /// SIGTERM or SIGINT stops accepting and closes live sessions, spread over the configured shutdown-timeout, idle
-    /// ones first; a second one closes them at once.
+    /// SIGTERM or SIGINT stops accepting and closes live sessions, spread over the configured
+    /// shutdown-timeout, idle ones first; a second one closes them at once.
     #[command(after_help = EXIT_CODES)]
     Run(Run),
 
     /// Check a configuration: read it, and try whether its listeners can listen.
     ///
-    /// Nothing is served. Each listener's port is opened for a moment, so that one that is taken (for example by a
-    /// running tlb) or not permitted is found.
+    /// Nothing is served. Each listener's port is opened for a moment, so that one that is taken
+    /// (for example by a running tlb) or not permitted is found.
     #[command(after_help = EXIT_CODES)]
     Check(Check),
 
-    /// Show tlb at work, in this process and on loopback alone: clients, backends, and one backend that dies.
+    /// Show tlb at work, in this process and on loopback alone: clients, backends, and one backend
+    /// that dies.
     ///
     /// Ends by itself, with exit code 1 if a byte was lost or a key went astray.
     #[command(after_help = EXIT_CODES)]
@@ -56,7 +57,8 @@ pub(super) struct Run {
     #[command(flatten)]
     pub(super) config: ConfigFile,
 
-    /// Threads that serve sessions, 1 to 1024; wins over the configuration's `workers`. [default: one per CPU]
+    /// Threads that serve sessions, 1 to 1024; wins over the configuration's `workers`. [default:
+    /// one per CPU]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(super) workers: Option<u16>,
 }

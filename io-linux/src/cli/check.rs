@@ -31,7 +31,8 @@ impl BindError {
         let port = self.address.port();
         match self.cause.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "something listens there already, perhaps another tlb; see it with: ss -ltnp 'sport = :{port}'"
+                "something listens there already, perhaps another tlb; \
+                 see it with: ss -ltnp 'sport = :{port}'"
             ),
             io::ErrorKind::PermissionDenied => format!(
                 "port {port} needs the capability CAP_NET_BIND_SERVICE, or take a port from 1024 on"
@@ -78,8 +79,8 @@ pub(super) fn probe(listeners: &[ListenerSettings]) -> Vec<BindError> {
     refused
 }
 
-/// A listening socket that shares its port with nobody: without `SO_REUSEPORT`, under which the kernel would let two
-/// processes of one user both have the port.
+/// A listening socket that shares its port with nobody: without `SO_REUSEPORT`, under which the
+/// kernel would let two processes of one user both have the port.
 fn listen(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),

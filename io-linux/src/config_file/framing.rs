@@ -8,8 +8,10 @@ use tlb_engine::unpack::{
     Unpack,
 };
 
-use super::diagnostic::{Report, Span, quote};
-use super::reader::{self, DELIMITED, FIXED, KEY, Kind, LENGTH, LENGTH_FIELD, Table};
+use super::diagnostic::quote;
+use super::reader;
+use super::report::{Report, Span};
+use super::table::{DELIMITED, FIXED, KEY, Kind, LENGTH, LENGTH_FIELD, Table};
 use super::tree::{Entry, Node, Value};
 use super::values;
 use super::{LARGEST, PREREAD_LIMIT_MAX};
@@ -96,12 +98,13 @@ fn unpack(entry: &Entry, report: &mut Report<'_>) -> Option<Built> {
 
 fn length_field(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built> {
     let magic = table.get("magic", Vec::new(), report, pattern);
-    let length = table.need("length", "length = { offset = 1, width = 4 }", report);
+    let length = table.need("length", "length = { offset = 1, width = 4 }");
     let length = length.and_then(|node| read_length(node, report));
     let key = read_key(table, report);
     let size = frame_size(table, report);
     let (length, key) = (length?, key?);
-    // The bytes of the length field, of the key, and where the key has no length of its own, of the shortest frame.
+    // The bytes of the length field, of the key, and where the key has no length of its own, of the
+    // shortest frame.
     let whole = if key.length.is_none() { size.min } else { 0 };
     let needs = (length.offset + length.width).max(key_end(key)).max(whole);
     let built = LengthField::new(&magic, length, key, size);
@@ -109,7 +112,7 @@ fn length_field(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built>
 }
 
 fn delimited(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built> {
-    let delimiter = table.need("delimiter", "delimiter = \"0d 0a\"", report);
+    let delimiter = table.need("delimiter", "delimiter = \"0d 0a\"");
     let delimiter = delimiter.and_then(|node| pattern(node, report));
     let key = read_key(table, report);
     let size = frame_size(table, report);
@@ -120,7 +123,7 @@ fn delimited(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built> {
 }
 
 fn fixed(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Built> {
-    let size = table.need("size", "size = 37", report);
+    let size = table.need("size", "size = 37");
     let size = size.and_then(|node| reader::size(node, 1..=LARGEST, report));
     let key = read_key(table, report);
     let (size, key) = (size?, key?);
@@ -203,9 +206,9 @@ fn read_length(node: &Node, report: &mut Report<'_>) -> Option<Length> {
     /// Beyond it, every frame would be longer than any that can be.
     const ADJUST: i64 = 1 << 40;
     let mut table = Table::of(&LENGTH, node, report)?;
-    let offset = table.need("offset", "offset = 1", report);
+    let offset = table.need("offset", "offset = 1");
     let offset = offset.and_then(|node| reader::integer(node, 0..=PREREAD_LIMIT_MAX - 1, report));
-    let width = table.need("width", "width = 4", report);
+    let width = table.need("width", "width = 4");
     let width = width.and_then(|node| reader::integer(node, 1..=8, report));
     let endian = table.get("endian", Endian::Big, report, |node, report| {
         let words = [("big", Endian::Big), ("little", Endian::Little)];
@@ -225,9 +228,9 @@ fn read_length(node: &Node, report: &mut Report<'_>) -> Option<Length> {
 
 /// The unpack's `key`.
 fn read_key(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Key> {
-    let node = table.need("key", "key = { offset = 19, length = 4 }", report)?;
+    let node = table.need("key", "key = { offset = 19, length = 4 }")?;
     let mut table = Table::of(&KEY, node, report)?;
-    let offset = table.need("offset", "offset = 19", report);
+    let offset = table.need("offset", "offset = 19");
     let offset = offset.and_then(|node| reader::integer(node, 0..=PREREAD_LIMIT_MAX - 1, report));
     let length = table.get("length", None, report, |node, report| {
         reader::integer(node, 1..=PREREAD_LIMIT_MAX, report).map(Some)
@@ -239,9 +242,9 @@ fn read_key(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Key> {
     })
 }
 
-/// The framing of the original's `config.json`: `*`, a big-endian u32 L, L bytes, 2 bytes of check. The key is all
-/// from byte 19 to the frame's end.
-pub(super) fn original() -> Result<Arc<dyn Unpack>, FrameSpecError> {
+/// The framing of the original's `config.json`: `*`, a big-endian u32 L, L bytes, 2 bytes of check.
+/// The key is all from byte 19 to the frame's end.
+pub(super) fn original() -> Arc<dyn Unpack> {
     let length = Length {
         offset: 1,
         width: 4,
@@ -252,10 +255,6 @@ pub(super) fn original() -> Result<Arc<dyn Unpack>, FrameSpecError> {
         offset: 19,
         length: None,
     };
-    Ok(Arc::new(LengthField::new(
-        b"*",
-        length,
-        key,
-        FrameSize::default(),
-    )?))
+    let framing = LengthField::new(b"*", length, key, FrameSize::default());
+    Arc::new(framing.expect("these constants describe a framing"))
 }

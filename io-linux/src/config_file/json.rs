@@ -1,10 +1,12 @@
 //! Strict JSON (RFC 8259) into a tree that knows where everything was written.
 //!
-//! Written by hand because a configuration wants positions, duplicate keys as errors, and a depth that is bounded.
+//! Written by hand because a configuration wants positions, duplicate keys as errors, and a depth
+//! that is bounded.
 
 use std::collections::HashMap;
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
+use super::report::{Report, Span};
 use super::tree::{Entry, Node, Value};
 
 /// How deep lists and objects may nest.
@@ -23,11 +25,10 @@ pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Node> {
     match result {
         Ok(node) => Some(node),
         Err(problem) => {
-            let place = problem.first.map(|first| report.place(&first));
             let message = format!("not valid JSON: {}", problem.message);
             let found = report.error(&problem.span, message).help(problem.help);
-            if let Some(place) = place {
-                found.see("first given here", place);
+            if let Some(first) = problem.first {
+                found.see("first given here", &first);
             }
             None
         }
@@ -92,6 +93,7 @@ impl Parser<'_> {
             '\'' => "strings and keys stand in double quotes",
             '}' | ']' => "remove the comma before it, or what is too much",
             '"' | '{' | '[' if expected.contains(',') => "put a comma before it",
+            _ if expected.contains(':') => "put a colon between a key and its value",
             _ if word > 0 => "strings and keys stand in double quotes",
             _ => "see https://www.json.org",
         };
@@ -223,7 +225,7 @@ impl Parser<'_> {
             self.digits()?;
         }
         if self.at > whole {
-            return Ok(Value::Other("a number with a fraction or an exponent"));
+            return Ok(Value::Other("a number that is not whole"));
         }
         let beyond = if negative { i128::MIN } else { i128::MAX };
         Ok(Value::Integer(
@@ -318,7 +320,10 @@ mod tests {
         let mut report = Report::new("x.json", text);
         match parse(text, &mut report) {
             Some(node) => Ok(node.value),
-            None => Err(report.finish()[0].message().to_owned()),
+            None => {
+                let errors = report.finish().expect_err("an error is noted");
+                Err(errors.diagnostics()[0].message().to_owned())
+            }
         }
     }
 

@@ -10,10 +10,12 @@ use tlb_engine::config::Listener;
 use tlb_engine::ids::PoolId;
 use tlb_engine::unpack::Unpack;
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
 use super::framing::Framings;
 use super::pools;
-use super::reader::{self, LISTENER, Table, nearest};
+use super::reader;
+use super::report::{Report, Span};
+use super::table::{LISTENER, Table, nearest};
 use super::tree::Node;
 use super::values::{self, ShowSize};
 use super::{ListenerSettings, PREREAD_LIMIT_MAX};
@@ -48,26 +50,32 @@ pub(super) fn read(
     let mut names: HashMap<Box<str>, Span> = HashMap::new();
     let mut binds: HashMap<u16, Vec<(SocketAddr, Span)>> = HashMap::new();
     for node in reader::tables(node, "listener", report) {
+        if report.full() {
+            break;
+        }
         let Some(draft) = listener(node, known, report) else {
             continue;
         };
         if let Some(first) = names.get(&draft.settings.engine.name) {
-            let place = report.place(first);
             let name = quote(&draft.settings.engine.name);
             report
                 .error(&draft.name_span, format!("duplicate listener name {name}"))
                 .help("give one of the two another name")
-                .see("first used here", place);
+                .see("first used here", first);
         }
         let bind = draft.settings.bind;
         let others = binds.entry(bind.port()).or_default();
         let other = others.iter().find(|(other, _)| overlap(*other, bind));
         if let Some((other, span)) = other {
-            let place = report.place(span);
+            let message = if *other == bind {
+                format!("two listeners on {bind}")
+            } else {
+                format!("{bind} overlaps {other} of another listener")
+            };
             report
-                .error(&draft.bind_span, format!("{bind} overlaps {other}"))
+                .error(&draft.bind_span, message)
                 .help("give one of the two listeners another port, or an address of its own")
-                .see("the other listener's address", place);
+                .see("the other listener's address", span);
         }
         others.push((bind, draft.bind_span));
         names
@@ -104,9 +112,9 @@ struct Draft {
 
 fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Option<Draft> {
     let mut table = Table::of(&LISTENER, node, report)?;
-    let name_node = table.need("name", "name = \"devices\"", report);
+    let name_node = table.need("name", "name = \"devices\"");
     let name = name_node.and_then(|node| reader::name(node, report));
-    let bind_node = table.need("bind", "bind = \"127.0.0.1:8011\"", report);
+    let bind_node = table.need("bind", "bind = \"127.0.0.1:8011\"");
     let bind =
         bind_node.and_then(|node| reader::parsed(node, "\"127.0.0.1:8011\"", values::bind, report));
     let limit_node = table.take("preread-limit");
@@ -117,7 +125,7 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
         .or(unpack_node)
         .map_or(&node.span, |node| &node.span);
     let unpack = unpack_node.and_then(|node| read_unpack(node, (limit, at_limit), known, report));
-    let pool_node = table.need("pool", "pool = \"stations\"", report);
+    let pool_node = table.need("pool", "pool = \"stations\"");
     let pool = pool_node.and_then(|node| read_pool(node, known, report));
     if let (None, Some(node), Some(pool)) = (unpack_node, pool_node, pool) {
         needs_key(node, &known.pools[pool.index()], report);
@@ -197,7 +205,6 @@ fn read_unpack(
         framing.used = true;
         let built = framing.built.clone()?;
         if built.needs > limit {
-            let place = report.place(&framing.span);
             let (needs, limit) = (ShowSize(built.needs as u64), ShowSize(limit as u64));
             let message = format!("a preread limit of {limit} is too small for this unpack");
             report
@@ -205,7 +212,7 @@ fn read_unpack(
                 .help(format!(
                     "set preread-limit = \"{needs}\" or more: no frame routes before"
                 ))
-                .see("the unpack", place);
+                .see("the unpack", &framing.span);
         }
         return Some(built.unpack);
     }
@@ -246,7 +253,7 @@ fn read_pool(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opt
 }
 
 /// Adds which of `names` was probably meant, and which there are.
-fn suggest(error: &mut super::Diagnostic, name: &str, what: &str, names: &[&str]) {
+fn suggest(error: &mut super::report::Finding, name: &str, what: &str, names: &[&str]) {
     const SHOWN: usize = 10;
     if let Some(meant) = nearest(name, names.iter().copied()) {
         error.help(format!("did you mean \"{meant}\"?"));
@@ -254,14 +261,13 @@ fn suggest(error: &mut super::Diagnostic, name: &str, what: &str, names: &[&str]
     if !names.is_empty() {
         let more = if names.len() > SHOWN { ", …" } else { "" };
         let shown: Vec<String> = names.iter().take(SHOWN).map(|name| quote(name)).collect();
-        error.help(format!("there are the {what}s {}{more}", shown.join(", ")));
+        error.help(format!("known {what}s: {}{more}", shown.join(", ")));
     }
 }
 
 /// Without an unpack there is no key, and some policies are nothing without one.
 fn needs_key(node: &Node, pool: &pools::Draft, report: &mut Report<'_>) {
     if pool.settings.policy.needs_key() {
-        let place = report.place(&pool.span);
         let message = format!(
             "pool {} routes by key, and there is none",
             quote(&pool.settings.name)
@@ -269,8 +275,11 @@ fn needs_key(node: &Node, pool: &pools::Draft, report: &mut Report<'_>) {
         report
             .error(&node.span, message)
             .help("give the listener an `unpack`, which finds the key in the client's first bytes")
-            .help("or give the pool a policy without a key: \"source\", \"least-sessions\", \"p2c\" or \"round-robin\"")
-            .see("the pool", place);
+            .help(
+                "or give the pool a policy without a key: \
+                 \"source\", \"least-sessions\", \"p2c\" or \"round-robin\"",
+            )
+            .see("the pool", &pool.span);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The `config.json` of the original program that tlb counts as its ancestor: a port, and backends with weights.
+//! The `config.json` of the original program that tlb counts as its ancestor: a port, and backends
+//! with weights.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,9 +9,11 @@ use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 use tlb_engine::ids::PoolId;
 
-use super::diagnostic::{Report, Span, quote};
+use super::diagnostic::quote;
 use super::listeners::KEEPALIVE;
-use super::reader::{self, Kind, Table};
+use super::reader;
+use super::report::{Report, Span};
+use super::table::{self, Kind, Table};
 use super::tree::{Entry, Node, Value};
 use super::{
     Address, BackendSettings, ListenerSettings, PoolSettings, Settings, framing, pools, values,
@@ -24,23 +27,29 @@ static ORIGINAL: Kind = Kind {
 /// Whether a file is of this form: by its keys, of which none is one of today's.
 pub(super) fn recognise(entries: &[Entry]) -> bool {
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);
-    (has("port") || has("backend")) && !reader::TOP.keys.iter().any(|key| has(key))
+    (has("port") || has("backend")) && !table::TOP.keys.iter().any(|key| has(key))
 }
 
 /// Reads it into what it means today.
 pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> Option<Settings> {
     let mut table = Table::new(&ORIGINAL, span.clone(), entries);
-    let port = table.need("port", "\"port\": \"2048\"", report);
+    let port = table.need("port", "\"port\": \"2048\"");
     let port = port.and_then(|node| read_port(node, report));
     let example = "\"backend\": {\"192.168.2.115:22048\": 2}";
-    let backends = table.need("backend", example, report);
+    let backends = table.need("backend", example);
     let backends = backends.and_then(|node| read_backends(node, report));
     table.finish(report);
 
     let place = entries.first().map_or(span, |entry| &entry.key_span);
     report
-        .warning(place, "the key of this form reaches from byte 19 to the frame's end")
-        .help("it includes payload and check bytes, so it may change from frame to frame of one device")
+        .warning(
+            place,
+            "in this form, the key is all from byte 19 to the frame's end",
+        )
+        .help(
+            "it includes payload and check bytes, \
+             so it may change from frame to frame of one device",
+        )
         .help(
             "write a TOML configuration whose unpack has a key length, as in \
              key = { offset = 19, length = 4 }",
@@ -53,11 +62,10 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
         let node = table_node(entries, "backend")?;
         report
             .error(&node.span, error.to_string())
-            .help("divide the weights by a common factor");
+            .help("or write a TOML configuration, whose pools may have fewer `points`");
         return None;
     }
-    // The framing is a constant that a test builds.
-    let unpack = framing::original().ok()?;
+    let unpack = framing::original();
     Some(Settings {
         workers: None,
         relay: Mode::default(),
@@ -125,11 +133,10 @@ fn read_backends(node: &Node, report: &mut Report<'_>) -> Option<Vec<BackendSett
             }
         };
         if let Some(first) = seen.insert(address.clone(), entry.key_span.clone()) {
-            let place = report.place(&first);
             report
                 .warning(&entry.key_span, format!("two backends at {address}"))
                 .help("one backend with the weight of both does the same")
-                .see("first used here", place);
+                .see("first used here", &first);
         }
         backends.push(BackendSettings {
             id: entry.key.as_str().into(),

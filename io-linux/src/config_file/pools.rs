@@ -7,8 +7,10 @@ use std::time::Duration;
 use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
 
-use super::diagnostic::{Report, Span, count, quote};
-use super::reader::{self, BACKEND, POOL, Table};
+use super::diagnostic::{count, quote};
+use super::reader;
+use super::report::{Report, Span};
+use super::table::{BACKEND, POOL, Table};
 use super::tree::{Node, Value};
 use super::values;
 use super::{Address, BackendSettings, PoolSettings};
@@ -23,21 +25,24 @@ pub(super) struct Draft {
     pub(super) used: bool,
 }
 
-/// Reads the list of pools. A pool that is wrong is there all the same, so that listeners may name it.
+/// Reads the list of pools. A pool that is wrong is there all the same, so that listeners may name
+/// it.
 pub(super) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Draft> {
     let mut pools: Vec<Draft> = Vec::new();
     let mut names: HashMap<Box<str>, Span> = HashMap::new();
     for node in reader::tables(node, "pool", report) {
+        if report.full() {
+            break;
+        }
         let Some(draft) = pool(node, report) else {
             continue;
         };
         let name = &draft.settings.name;
         if let Some(first) = names.get(name) {
-            let place = report.place(first);
             report
                 .error(&draft.span, format!("duplicate pool name {}", quote(name)))
                 .help("give one of the two another name")
-                .see("first used here", place);
+                .see("first used here", first);
             continue;
         }
         names.insert(name.clone(), draft.span.clone());
@@ -48,7 +53,7 @@ pub(super) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Draft> {
 
 fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     let mut table = Table::of(&POOL, node, report)?;
-    let name_node = table.need("name", "name = \"stations\"", report);
+    let name_node = table.need("name", "name = \"stations\"");
     let name = name_node.and_then(|node| reader::name(node, report));
     let policy = read_policy(&mut table, report);
     let bounded_load = table.get("bounded-load", None, report, |node, report| {
@@ -56,7 +61,7 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     });
     let failover = failover(&mut table, report);
     let example = "backends = [{ id = \"a\", address = \"127.0.0.11:7001\" }]";
-    let backends = table.need("backends", example, report);
+    let backends = table.need("backends", example);
     let drafts = backends.map_or_else(Vec::new, |node| read_backends(node, report));
     let sources = read_sources(&mut table, &drafts, report);
     if !drafts.is_empty() {
@@ -85,8 +90,7 @@ fn read_bounded_load(node: &Node, policy: Policy, report: &mut Report<'_>) -> Op
     }
     let percent = reader::parsed(node, "\"125%\"", values::percent, report)?;
     if !(101..=1000).contains(&percent) {
-        report
-            .error(&node.span, "out of range")
+        reader::out_of_range(node, report)
             .help("write \"101%\" to \"1000%\" of the mean load, or \"off\"");
         return None;
     }
@@ -199,23 +203,24 @@ fn read_backends(node: &Node, report: &mut Report<'_>) -> Vec<BackendDraft> {
             .help("add one, as in { id = \"a\", address = \"127.0.0.11:7001\" }");
     }
     for node in nodes {
+        if report.full() {
+            break;
+        }
         let Some((draft, id_span)) = backend(node, report) else {
             continue;
         };
         let BackendSettings { id, address, .. } = &draft.settings;
         if let Some(first) = ids.get(id) {
-            let place = report.place(first);
             report
                 .error(&id_span, format!("duplicate backend id {}", quote(id)))
                 .help("give each backend of a pool its own id")
-                .see("first used here", place);
+                .see("first used here", first);
         }
         if let Some(first) = addresses.get(address) {
-            let place = report.place(first);
             report
                 .warning(&draft.address_span, format!("two backends at {address}"))
                 .help("one backend with the weight of both does the same")
-                .see("first used here", place);
+                .see("first used here", first);
         }
         ids.entry(id.clone()).or_insert(id_span);
         addresses
@@ -240,11 +245,10 @@ fn backend(node: &Node, report: &mut Report<'_>) -> Option<(BackendDraft, Span)>
     let mut table = Table::of(&BACKEND, node, report)?;
     let id_node = table.need(
         "id",
-        "id = \"a\"; it is what keys are bound to, so that the address may change",
-        report,
+        "an id, as in id = \"a\": keys are bound to it, so that the address may change",
     );
     let id = id_node.and_then(|node| reader::name(node, report));
-    let address_node = table.need("address", "address = \"127.0.0.11:7001\"", report);
+    let address_node = table.need("address", "address = \"127.0.0.11:7001\"");
     let address = address_node
         .and_then(|node| reader::parsed(node, "\"127.0.0.11:7001\"", values::address, report));
     let weight = table.get("weight", 1, report, weight);
@@ -311,7 +315,8 @@ fn read_sources(
     sources
 }
 
-/// A backend can only be reached from an address of its own family. What a host name resolves to is not known yet.
+/// A backend can only be reached from an address of its own family. What a host name resolves to is
+/// not known yet.
 fn check_families(
     node: &Node,
     sources: &[IpAddr],
@@ -334,13 +339,12 @@ fn check_families(
             .any(|source| source.is_ipv4() == address.is_ipv4())
         {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-            let place = report.place(&node.span);
             report
                 .error(address_span, format!("no source address reaches {address}"))
                 .help(format!(
                     "add an {family} address to `source`, or remove `source`"
                 ))
-                .see("the pool's source addresses", place);
+                .see("the pool's source addresses", &node.span);
         }
     }
 }

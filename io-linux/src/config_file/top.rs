@@ -5,11 +5,13 @@ use std::time::Duration;
 use tlb_engine::config::Limits;
 use tlb_engine::drive::Mode;
 
-use super::diagnostic::{Report, quote};
+use super::diagnostic::quote;
 use super::framing::{self, Framings};
 use super::listeners::{self, Known};
 use super::pools;
-use super::reader::{self, TOP, Table};
+use super::reader;
+use super::report::Report;
+use super::table::{TOP, Table};
 use super::tree::Entry;
 use super::values::ShowSize;
 use super::{LARGEST, Settings};
@@ -41,7 +43,7 @@ pub(super) fn read(
     });
     let pool_list = table.take("pool");
     let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
-    let listener_list = table.need("listener", "[[listener]] with name, bind and pool", report);
+    let listener_list = table.need("listener", "a [[listener]] with name, bind and pool");
     let mut known = Known {
         framings: &mut framings,
         pools: &mut pools,

@@ -3,8 +3,9 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Report, Span};
+use super::diagnostic::quote;
 use super::json;
+use super::report::{Report, Span};
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,14 +90,27 @@ fn toml(text: &str, report: &mut Report<'_>) -> Option<Node> {
         Err(error) => error,
     };
     let span = error.span().unwrap_or(0..0);
-    let found = report.error(&span, format!("not valid TOML: {}", error.message()));
-    if error.message().contains("duplicate key") {
-        found.help("a key may be given once in a table: remove one of the two");
-    } else if text.trim_start().starts_with('{') {
-        found.help("this looks like JSON: a file is read as JSON if its name ends in `.json`");
-    } else {
-        found.help("strings need quotes, as in `name = \"devices\"`; see https://toml.io");
+    let message = error.message();
+    let message = message
+        .strip_suffix(", expected nothing")
+        .unwrap_or(message);
+    if message.contains("duplicate key") {
+        let key = quote(report.text(&span));
+        report
+            .error(&span, format!("not valid TOML: duplicate key {key}"))
+            .help("a key may be given once in a table, and a table once in a file: remove one");
+        return None;
     }
+    let help = if text.trim_start().starts_with('{') {
+        "this looks like JSON: a file is read as JSON if its name ends in `.json`"
+    } else if message.contains("string") {
+        "a string ends in its line with the quote it began with; a backslash is written `\\\\`"
+    } else {
+        "strings need quotes, as in name = \"devices\"; see https://toml.io"
+    };
+    report
+        .error(&span, format!("not valid TOML: {message}"))
+        .help(help);
     None
 }
 
@@ -122,10 +136,15 @@ fn value_node(value: &Spanned<DeValue<'_>>) -> Node {
     let value = match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => {
-            let parsed = i128::from_str_radix(number.as_str(), number.radix());
-            Value::Integer(parsed.unwrap_or(i128::MAX))
+            let text = number.as_str();
+            let beyond = if text.starts_with('-') {
+                i128::MIN
+            } else {
+                i128::MAX
+            };
+            Value::Integer(i128::from_str_radix(text, number.radix()).unwrap_or(beyond))
         }
-        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Float(_) => Value::Other("a number that is not whole"),
         DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Datetime(_) => Value::Other("a date or time"),
         DeValue::Array(values) => Value::Array(values.iter().map(value_node).collect()),
@@ -141,7 +160,7 @@ mod tests {
     fn parse(name: &str, text: &str) -> Vec<Entry> {
         let mut report = Report::new(name, text);
         let tree = Syntax::of(name).parse(text, &mut report);
-        tree.unwrap_or_else(|| panic!("{}", report.finish()[0]))
+        tree.unwrap_or_else(|| panic!("{:?}", report.finish()))
     }
 
     fn values(node: &Node) -> String {
@@ -160,11 +179,13 @@ mod tests {
         let toml = parse(
             "x.toml",
             "b = 0x10\na = \"s\"\nbig = -170141183460469231731687303715884105729\n\
+             huge = 170141183460469231731687303715884105729\n\
              [[t]]\nc = [true, 1.5]\n[[t]]\n[u.v]\nw = {x = 1}",
         );
         let json = parse(
             "x.JSON",
-            r#"{"b": 16, "a": "s", "big": 170141183460469231731687303715884105728,
+            r#"{"b": 16, "a": "s", "big": -170141183460469231731687303715884105729,
+                "huge": 170141183460469231731687303715884105729,
                 "t": [{"c": [true, 1.5]}, {}], "u": {"v": {"w": {"x": 1}}}}"#,
         );
         let all = |entries: Vec<Entry>| {

@@ -36,7 +36,8 @@ const BYTES: [(&str, u64); 5] = [
     ("B", 1),
 ];
 
-/// A whole number with a unit, as a multiple of the smallest unit; `None` if it is none or too large to count.
+/// A whole number with a unit, as a multiple of the smallest unit; `None` if it is none or too
+/// large to count.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -51,7 +52,8 @@ fn show_unit(f: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)]) -> 
     write!(f, "{}{name}", amount / factor)
 }
 
-/// A duration in whole milliseconds, shown as [`duration`] reads it, in the largest unit that is exact.
+/// A duration in whole milliseconds, shown as [`duration`] reads it, in the largest unit that is
+/// exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShowDuration(pub(super) Duration);
 
@@ -78,7 +80,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
         Some(millis) => Ok(Duration::from_millis(millis)),
         None => problem(
             "not a duration",
-            "a duration is a whole number and one unit of `ms`, `s`, `m`, `h`, `d`, as in \"250ms\" or \"5s\"",
+            "a duration is a whole number and one unit of `ms`, `s`, `m`, `h`, `d`, \
+             as in \"250ms\" or \"5s\"",
         ),
     }
 }
@@ -89,7 +92,8 @@ pub(super) fn size(text: &str) -> Result<u64, Problem> {
         Some(bytes) => Ok(bytes),
         None => problem(
             "not a size",
-            "a size is a whole number and one unit of `B`, `KiB`, `MiB`, `GiB`, `TiB`, as in \"64KiB\"",
+            "a size is a whole number and one unit of `B`, `KiB`, `MiB`, `GiB`, `TiB`, \
+             as in \"64KiB\"",
         ),
     }
 }
@@ -150,7 +154,7 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Problem> {
         format!(
             "to listen on all IPv4 addresses, write \"0.0.0.0:{bare}\"; on all, \"[::]:{bare}\""
         )
-    } else if let Some(help) = address_help(text) {
+    } else if let Some(help) = address_help(text, 8011) {
         help
     } else if host_port(text).is_ok_and(|(host, _)| is_name(host)) {
         "a name does not say which address to listen on: write the address".to_owned()
@@ -175,7 +179,7 @@ pub(super) fn address(text: &str) -> Result<Address, Problem> {
         }
         return Ok(Address::Socket(address));
     }
-    if let Some(help) = address_help(text) {
+    if let Some(help) = address_help(text, 7001) {
         return problem(WHAT, help);
     }
     let (host, port) = match host_port(text) {
@@ -196,7 +200,8 @@ pub(super) fn address(text: &str) -> Result<Address, Problem> {
         return problem(WHAT, help);
     }
     if !is_name(host) {
-        let help = "a host name has letters, digits, `-`, `_` and dots; an IPv6 address stands in `[` and `]`";
+        let help = "a host name has letters, digits, `-`, `_` and dots; \
+                    an IPv6 address stands in `[` and `]`";
         return problem(WHAT, help);
     }
     Ok(Address::Name {
@@ -205,20 +210,20 @@ pub(super) fn address(text: &str) -> Result<Address, Problem> {
     })
 }
 
-/// How to put right what is nearly an address.
-fn address_help(text: &str) -> Option<String> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Some(match ip {
-            IpAddr::V4(ip) => format!("add a port, as in \"{ip}:7001\""),
-            IpAddr::V6(ip) => format!("add a port, as in \"[{ip}]:7001\""),
-        });
-    }
-    let (ip, port) = text.rsplit_once(':')?;
-    let ip: Ipv6Addr = ip.parse().ok()?;
-    let _: u16 = port.parse().ok()?;
-    Some(format!(
-        "an IPv6 address stands in brackets: \"[{ip}]:{port}\""
-    ))
+/// How to put right what is nearly an address; `port` is one that would do.
+fn address_help(text: &str, port: u16) -> Option<String> {
+    let split = text.rsplit_once(':');
+    let bracketed = split.and_then(|(ip, port)| {
+        let (ip, port): (Ipv6Addr, u16) = (ip.parse().ok()?, port.parse().ok()?);
+        Some(format!(
+            "an IPv6 address stands in brackets: \"[{ip}]:{port}\""
+        ))
+    });
+    let bare = || match text.parse().ok()? {
+        IpAddr::V4(ip) => Some(format!("add a port, as in \"{ip}:{port}\"")),
+        IpAddr::V6(ip) => Some(format!("add a port, as in \"[{ip}]:{port}\"")),
+    };
+    bracketed.or_else(bare)
 }
 
 /// Splits at the last colon; otherwise says how to put it right.
@@ -236,7 +241,8 @@ fn host_port(text: &str) -> Result<(&str, u16), &'static str> {
     }
 }
 
-/// Whether it may be the name of a host: labels of 1 to 63 characters, 253 in all, and not numbers alone.
+/// Whether it may be the name of a host: labels of 1 to 63 characters, 253 in all, and not numbers
+/// alone.
 fn is_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let fine = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
@@ -305,7 +311,11 @@ mod tests {
     proptest! {
         #[test]
         fn durations_and_sizes_are_read_as_they_are_shown(
-            amount in prop_oneof![any::<u64>(), 0..100_000_u64, (0..100_u64).prop_map(|n| n * 86_400_000)],
+            amount in prop_oneof![
+                any::<u64>(),
+                0..100_000_u64,
+                (0..100_u64).prop_map(|days| days * 86_400_000),
+            ],
         ) {
             let time = Duration::from_millis(amount);
             prop_assert_eq!(duration(&ShowDuration(time).to_string()), Ok(time));
@@ -313,13 +323,18 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_is_read_panics(text in "\\PC{0,40}|[0-9a-f:.%\\[\\]]{0,24}|[0-9]{1,22}[msdhKiB]{1,3}") {
+        fn nothing_that_is_read_panics(
+            text in "\\PC{0,40}|[0-9a-f:.%\\[\\]]{0,24}|[0-9]{1,22}[msdhKiB]{1,3}",
+        ) {
             let _ = (duration(&text), size(&text), hex(&text), percent(&text));
             let _ = (ip(&text), bind(&text), address(&text));
         }
 
         #[test]
-        fn hex_is_read_as_it_is_written(bytes in prop::collection::vec(any::<u8>(), 0..20), gap in any::<bool>()) {
+        fn hex_is_read_as_it_is_written(
+            bytes in prop::collection::vec(any::<u8>(), 0..20),
+            gap in any::<bool>(),
+        ) {
             let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             prop_assert_eq!(hex(&pairs.join(if gap { " " } else { "" })), Ok(bytes));
         }
@@ -360,8 +375,10 @@ mod tests {
     fn what_is_nearly_an_address_brings_the_right_one() {
         assert!(help(bind("8011")).contains("\"0.0.0.0:8011\""));
         assert!(help(bind(":8011")).contains("\"[::]:8011\""));
-        assert!(help(bind("127.0.0.1")).contains("\"127.0.0.1:7001\""));
-        assert!(help(bind("fe80::1")).contains("\"[fe80::1]:7001\""));
+        assert!(help(bind("127.0.0.1")).contains("\"127.0.0.1:8011\""));
+        assert!(help(bind("fe80::1")).contains("\"[fe80::1]:8011\""));
+        assert!(help(address("::1:7001")).contains("\"[::1]:7001\""));
+        assert!(help(address("::1")).contains("\"[::1]:7001\""));
         assert!(help(address("fd00:0:0:0:0:0:0:1:7001")).contains("\"[fd00::1]:7001\""));
         assert!(help(bind("localhost:80")).contains("a name"));
         assert!(help(address("127.0.0.256:7001")).contains("0 to 255"));

@@ -24,14 +24,15 @@ use token::Source;
 #[cfg(test)]
 mod tests;
 
-/// What a call on a socket that is not there gets. The driver does not make such calls; if it did, the session would
-/// end with this in the log.
+/// What a call on a socket that is not there gets. The driver does not make such calls; if it did,
+/// the session would end with this in the log.
 const GONE: Fault = Fault::Other(Errno::EBADF as i32);
 
-/// The kernel, as one worker uses it: its listening sockets, the sockets of its sessions, and what their directions
-/// hold.
+/// The kernel, as one worker uses it: its listening sockets, the sockets of its sessions, and what
+/// their directions hold.
 ///
-/// Each socket is registered once, edge-triggered, for everything, and closing it is all it takes to unregister it.
+/// Each socket is registered once, edge-triggered, for everything, and closing it is all it takes
+/// to unregister it.
 #[derive(Debug)]
 pub(crate) struct LinuxIo {
     registry: Registry,
@@ -130,8 +131,8 @@ impl Scratch {
 }
 
 impl LinuxIo {
-    /// A worker's kernel side: listening sockets by [`ListenerId`], each with what its sessions' backends are to
-    /// have, and at most `pipes` pipes.
+    /// A worker's kernel side: listening sockets by [`ListenerId`], each with what its sessions'
+    /// backends are to have, and at most `pipes` pipes.
     ///
     /// # Errors
     /// A listener that could not be registered.
@@ -244,8 +245,8 @@ impl LinuxIo {
         }
         self.pipes.give(pipe);
         match outcome {
-            // Splicing does not get past urgent data: in front of it, once a FIN has come too, the stream seems to have
-            // ended. `recv` knows.
+            // Splicing does not get past urgent data: in front of it, once a FIN has come too, the
+            // stream seems to have ended. `recv` knows.
             Outcome::Eof => self.fill_buffer(session, dir),
             other => other,
         }
@@ -307,7 +308,8 @@ impl Io for LinuxIo {
                     | Errno::ETIMEDOUT
                     | Errno::EPERM,
                 ) => return Accept::Gone,
-                // Of the rest nobody knows whether the connection is gone; it must not become a busy loop.
+                // Of the rest nobody knows whether the connection is gone; it must not become a
+                // busy loop.
                 _ => return Accept::Exhausted(fault::of(&error)),
             }
         }

@@ -128,8 +128,8 @@ fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 31 + at / 251) as u8).collect()
 }
 
-/// Fills the kernel's buffers of a session's `dir` until neither end takes more, and says how much went in. What is
-/// left over stays in the store.
+/// Fills the kernel's buffers of a session's `dir` until neither end takes more, and says how much
+/// went in. What is left over stays in the store.
 fn stuff(world: &mut World, session: SessionId, ends: &mut Ends, via: Via) -> Vec<u8> {
     let mut sent = Vec::new();
     let chunk = pattern(48_000);
@@ -379,7 +379,8 @@ fn urgent_data_stays_in_the_stream() {
             }
             arrived(&ends.client);
             world.relay(FIRST, Dir::Forward, via, 6);
-            // Here is the mark. A splice stops in front of it: it would even call it the end once a FIN has come.
+            // Here is the mark. A splice stops in front of it: it would even call it the end once a
+            // FIN has come.
             let at_mark = world.io.fill(FIRST, Dir::Forward, via);
             match (via, finish) {
                 (Via::Splice, false) => {

@@ -6,7 +6,8 @@ use tlb_engine::ids::{ListenerId, SessionId, SocketId};
 // A token carries a whole SocketId.
 const _: () = assert!(usize::BITS == 64, "tlb needs a 64-bit system");
 
-/// A slot that no session has: one above the highest, in the place where a socket's token has its slot.
+/// A slot that no session has: one above the highest, in the place where a socket's token has its
+/// slot.
 const RESERVED: u64 = SocketId::client(SessionId::new(SessionId::MAX_INDEX + 1, 0)).to_token();
 
 /// Beside the listeners, which count from `RESERVED` on and have 32 bits.

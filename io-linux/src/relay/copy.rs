@@ -27,8 +27,8 @@ pub(crate) fn recv(mut socket: &TcpStream, buf: &mut [u8]) -> Outcome {
     }
 }
 
-/// One `send` of `bytes`, which are not empty; repeated when a signal interrupts it. The standard library sets
-/// `MSG_NOSIGNAL`.
+/// One `send` of `bytes`, which are not empty; repeated when a signal interrupts it. The standard
+/// library sets `MSG_NOSIGNAL`.
 pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8]) -> Outcome {
     loop {
         match socket.write(bytes) {

@@ -1,4 +1,5 @@
-//! The two ways of moving bytes between sockets, and what a direction holds between reading and writing.
+//! The two ways of moving bytes between sockets, and what a direction holds between reading and
+//! writing.
 
 use std::fmt;
 
@@ -24,10 +25,11 @@ pub(crate) enum Store {
         /// Place behind the last one.
         end: u32,
     },
-    /// They have a buffer of their own: the preface, or what a slow destination left over. Never empty.
+    /// They have a buffer of their own: the preface, or what a slow destination left over. Never
+    /// empty.
     Own(Box<Bytes>),
     /// They are in the kernel. Never empty between two calls of the driver.
-    Pipe(Box<Pipe>),
+    Pipe(Pipe),
 }
 
 impl fmt::Debug for Store {

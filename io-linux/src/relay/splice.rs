@@ -11,8 +11,9 @@ use crate::pipe_pool::Pipe;
 /// What one call asks for: more than any pipe of ours holds, so that the pipe is the limit.
 const MOST: usize = 1024 * 1024;
 
-/// One `splice` from a socket. It is never [short](Outcome::Moved): a pipe takes one fragment per slot, so it can be
-/// full at a part of its size, and less than asked for says nothing about the socket.
+/// One `splice` from a socket. It is never [short](Outcome::Moved): a pipe takes one fragment per
+/// slot, so it can be full at a part of its size, and less than asked for says nothing about the
+/// socket.
 pub(crate) fn fill(pipe: &mut Pipe, source: &TcpStream) -> Outcome {
     match pipe.fill(source, MOST) {
         Ok(0) => Outcome::Eof,

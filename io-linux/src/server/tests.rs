@@ -36,7 +36,8 @@ fn settings(top: &str, backends: &[(&str, String)]) -> Settings {
     Settings::parse("test.toml", &text, &UnpackRegistry::new()).unwrap()
 }
 
-/// A backend that says its name, then echoes until the client's stream ends. It ends with its listener's process.
+/// A backend that says its name, then echoes until the client's stream ends. It ends with its
+/// listener's process.
 fn echo(name: &'static str) -> (&'static str, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -184,7 +185,7 @@ fn a_panic_of_a_worker_ends_the_server() {
     client.write_all(b"0001\n").unwrap();
     let error = running.join().unwrap_err();
     assert!(matches!(error, Error::Panicked { .. }), "{error}");
-    assert_eq!(error.exit_code(), 70);
+    assert_eq!(error.exit_code(), 1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Configuration files as the binary sees them: every mistake gives its message, its place and exit code 78.
+//! Configuration files as the binary sees them: every mistake gives its message, its place and exit
+//! code 78.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -184,7 +185,8 @@ fn a_port_that_is_taken_is_named_with_its_listener() {
     assert_eq!(
         stderr(&output),
         format!(
-            "error: listener `devices` cannot listen on {address}: Address already in use (os error 98)\n  \
+            "error: listener `devices` cannot listen on {address}: \
+             Address already in use (os error 98)\n  \
              = help: something listens there already, perhaps another tlb; \
              see it with: ss -ltnp 'sport = :{port}'\n"
         )

@@ -1,3 +1,14 @@
-//! Integration tests of the `tlb` binary.
+//! Black-box tests of the `tlb` binary on the real kernel, over loopback.
 
+mod affinity;
 mod config;
+mod failover;
+mod harness;
+mod iperf3;
+mod limits;
+mod operations;
+mod redis;
+mod relaying;
+mod scenarios;
+mod soak;
+mod support;
