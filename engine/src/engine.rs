@@ -50,7 +50,7 @@ pub struct Engine {
     generation: u32,
     /// Bytes that prereads and prefaces hold.
     preread_memory: usize,
-    /// When the last session must be gone, once tlb stops.
+    /// When the last session is told to go, once tlb stops.
     stop_by: Option<Timestamp>,
 }
 
