@@ -1,6 +1,7 @@
 //! The vocabulary: what goes into the engine, what comes out, and whose fault it was.
 
-use core::fmt;
+mod display;
+
 use core::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
@@ -37,22 +38,6 @@ impl Fault {
             self,
             Self::LocalPorts | Self::LocalDescriptors | Self::LocalMemory | Self::Denied
         )
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Refused => "connection refused",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed out",
-            Self::Reset => "reset by peer",
-            Self::LocalPorts => "no local port or address left",
-            Self::LocalDescriptors => "no file descriptor left",
-            Self::LocalMemory => "no socket memory left",
-            Self::Denied => "denied by this host",
-            Self::Other(errno) => return write!(f, "errno {errno}"),
-        })
     }
 }
 
@@ -238,36 +223,16 @@ pub enum Action {
     },
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Action {
+    /// The session it is about.
+    pub const fn session(&self) -> SessionId {
         match *self {
-            Self::Connect {
-                session,
-                attempt,
-                to,
-                from: None,
-            } => {
-                write!(f, "connect {session}#{attempt} to {to}")
-            }
-            Self::Connect {
-                session,
-                attempt,
-                to,
-                from: Some(from),
-            } => {
-                write!(f, "connect {session}#{attempt} to {to} from {from}")
-            }
-            Self::Abandon { session, attempt } => write!(f, "abandon {session}#{attempt}"),
-            Self::Relay { session, attempt } => write!(f, "relay {session}#{attempt}"),
-            Self::Look { session } => write!(f, "look {session}"),
-            Self::Wind { session, how } => write!(f, "wind {session} {how:?}"),
-            Self::Close { session, ends } => {
-                write!(
-                    f,
-                    "close {session} client={:?} backend={:?}",
-                    ends.client, ends.backend
-                )
-            }
+            Self::Connect { session, .. }
+            | Self::Abandon { session, .. }
+            | Self::Relay { session, .. }
+            | Self::Look { session }
+            | Self::Wind { session, .. }
+            | Self::Close { session, .. } => session,
         }
     }
 }
@@ -329,20 +294,6 @@ impl CloseReason {
             Self::IdleTimeout => "idle-timeout",
             Self::HalfCloseTimeout => "half-close-timeout",
             Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        match self {
-            Self::ClientBroken(fault)
-            | Self::BackendBroken(fault)
-            | Self::ConnectFailed(fault)
-            | Self::LocalFault(fault) => write!(f, ": {fault}"),
-            Self::Rejected(reject) => write!(f, ": {reject}"),
-            _ => Ok(()),
         }
     }
 }

@@ -202,6 +202,10 @@ impl Duplex {
     pub fn wind(&mut self, how: Close) {
         self.wind = Some(how);
         self.look = true;
+        // What a hint was about may not have been read yet, and will not be any more: an error is asked for instead.
+        for end in &mut self.ends {
+            end.suspect |= end.readable;
+        }
     }
 
     /// The next call to make; `None` when only an event, a [`Duplex::look`] or nothing at all can bring work.
@@ -490,3 +494,5 @@ impl Half {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

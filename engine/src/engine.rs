@@ -50,7 +50,7 @@ pub struct Engine {
     generation: u32,
     /// Bytes that prereads and prefaces hold.
     preread_memory: usize,
-    /// When the last session must be gone, once tlb stops.
+    /// When the last session is told to go, once tlb stops.
     stop_by: Option<Timestamp>,
 }
 
@@ -212,7 +212,9 @@ impl Engine {
             }
             Input::Relayed {
                 attempt, report, ..
-            } if session.is_current(attempt) => {
+            } if session.is_current(attempt)
+                && matches!(phase, Phase::Relaying | Phase::Winding) =>
+            {
                 self.relayed(now, id, &report);
             }
             _ => {}
@@ -389,7 +391,8 @@ impl Engine {
         let session = &mut self.sessions[index];
         session.forward += report.forward;
         session.back += report.back;
-        if report.forward + report.back > 0 {
+        // An end that was passed on can be taken back no more than a byte.
+        if report.forward + report.back > 0 || report.ended != [false; 2] {
             session.active = now;
             self.establish(now, index);
         }
@@ -442,5 +445,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod exercise;
 #[cfg(test)]
 mod tests;

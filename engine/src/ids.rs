@@ -206,6 +206,13 @@ impl ListenerId {
     }
 }
 
+impl fmt::Display for ListenerId {
+    /// `listener-3` for number 3.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listener-{}", self.0)
+    }
+}
+
 /// A pool: its place in [`Roster::pools`](crate::roster::Roster::pools).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u32);
@@ -217,12 +224,26 @@ impl PoolId {
     }
 }
 
+impl fmt::Display for PoolId {
+    /// `pool-3` for number 3.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool-{}", self.0)
+    }
+}
+
 /// One incarnation of a backend, unique in the process and never used again.
 ///
 /// A backend whose address changes becomes a new incarnation: what was learnt about the old address does not count
 /// for the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
+
+impl fmt::Display for Incarnation {
+    /// `backend-3` for number 3.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "backend-{}", self.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

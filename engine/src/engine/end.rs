@@ -58,7 +58,7 @@ impl Engine {
     fn wind(&mut self, now: Timestamp, index: usize, reason: CloseReason) {
         let mut by = now + self.config.limits.reset_timeout;
         if let Some(stop_by) = self.stop_by {
-            by = by.min(stop_by.max(now));
+            by = by.min(stop_by.max(now) + STOP_GRACE);
         }
         let session = &mut self.sessions[index];
         session.reason.get_or_insert(reason);
@@ -152,7 +152,7 @@ impl Engine {
             return;
         }
         let timeout = self.config.limits.shutdown_timeout;
-        self.stop_by = Some(now + timeout + STOP_GRACE);
+        self.stop_by = Some(now + timeout);
         let mut order: Vec<(Timestamp, usize)> = self
             .sessions
             .iter()

@@ -10,6 +10,7 @@ use crate::unpack::{Fixed, Key};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use std::collections::BTreeMap;
 
 const LISTENER: ListenerId = ListenerId(0);
@@ -1273,4 +1274,55 @@ fn an_old_attempt_does_not_speak_for_the_trial() {
         owner,
         "the trial is still under way"
     );
+}
+
+#[test]
+fn a_report_of_a_relay_that_never_began_is_ignored() {
+    let mut rig = Rig::new(listener(), abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    let report = Report {
+        forward: 8,
+        broken: Some((Side::Backend, Fault::Reset)),
+        ..finished(Ends::FIN)
+    };
+    // Of an attempt that is still connecting, and of one that was given up.
+    assert_eq!(rig.relayed(session, 0, report), []);
+    assert_eq!(rig.engine.phase(session), Some(Phase::Connecting));
+    for attempt in [0, 1, 2] {
+        rig.fails(session, attempt, Fault::Refused);
+    }
+    assert_eq!(rig.engine.phase(session), Some(Phase::Waiting));
+    assert_eq!(rig.relayed(session, 2, report), []);
+    assert_eq!(rig.engine.phase(session), Some(Phase::Waiting));
+}
+
+#[test]
+fn an_end_that_was_passed_on_binds_the_session_to_its_backend() {
+    let mut rig = Rig::new(listener(), abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    // The backend ends its stream before it takes a byte: the client has its FIN, and another backend could not answer.
+    let report = Report {
+        ended: [false, true],
+        broken: Some((Side::Backend, Fault::Reset)),
+        standing: Standing::Finished(Ends::RESET),
+        ..Report::default()
+    };
+    let actions = rig.relayed(session, 0, report);
+    assert_eq!(ends(&actions), ["client=Reset backend=Reset"]);
+    let reason = rig.closed(session).reason;
+    assert_eq!(reason, CloseReason::BackendBroken(Fault::Reset));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn no_history_makes_it_break_a_promise(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
+        exercise::run(&bytes);
+    }
 }
