@@ -1,0 +1,92 @@
+//! What was accepted is live or has ended, and every byte that the engine counts was moved.
+
+use std::collections::BTreeMap;
+
+use tlb_engine::api::Event;
+use tlb_engine::drive::Outcome;
+use tlb_engine::ids::{SessionId, Side};
+
+use super::{Findings, Scene};
+use crate::model::ledger::Call;
+
+const NAME: &str = "conservation";
+
+#[derive(Debug, Default)]
+struct Sums {
+    moved: [u64; 2],
+    connects: u8,
+    closed: bool,
+}
+
+/// Counts.
+#[derive(Debug, Default)]
+pub(super) struct Conservation {
+    live: BTreeMap<SessionId, Sums>,
+    began: u64,
+}
+
+impl Conservation {
+    pub(super) const fn began(&self) -> u64 {
+        self.began
+    }
+
+    pub(super) fn call(&mut self, call: &Call, findings: &mut Findings) {
+        match *call {
+            Call::Adopt(session, _) => {
+                self.began += 1;
+                if self.live.insert(session, Sums::default()).is_some() {
+                    findings.add(NAME, format!("{session} begins twice"));
+                }
+            }
+            Call::Drain(session, dir, _, Outcome::Moved { bytes, .. }) => {
+                if let Some(sums) = self.live.get_mut(&session) {
+                    sums.moved[dir as usize] += bytes as u64;
+                }
+            }
+            Call::Connect(session, ..) => {
+                if let Some(sums) = self.live.get_mut(&session) {
+                    sums.connects = sums.connects.wrapping_add(1);
+                }
+            }
+            Call::Close(session, Side::Client, ..) => {
+                match self.live.get_mut(&session) {
+                    Some(sums) if !sums.closed => sums.closed = true,
+                    _ => findings.add(NAME, format!("{session} is closed twice")),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn event(&mut self, event: &Event, findings: &mut Findings) {
+        let Event::Closed(closed) = event else {
+            return;
+        };
+        let session = closed.session;
+        let Some(sums) = self.live.remove(&session) else {
+            return findings.add(NAME, format!("{session} ended, but was not live"));
+        };
+        let told = [closed.forward, closed.back];
+        if told != sums.moved {
+            let [forward, back] = sums.moved;
+            findings.add(
+                NAME,
+                format!("{session} moved {forward} and {back} bytes, but tells of {told:?}"),
+            );
+        }
+        if closed.attempts != sums.connects {
+            let (told, made) = (closed.attempts, sums.connects);
+            findings.add(NAME, format!("{session} made {made} attempts, tells of {told}"));
+        }
+        if !sums.closed {
+            findings.add(NAME, format!("{session} ended, but is not closed"));
+        }
+    }
+
+    pub(super) fn end(&self, scene: &Scene<'_>, findings: &mut Findings) {
+        for session in self.live.keys() {
+            let worker = scene.worker;
+            findings.add(NAME, format!("{session} of worker {worker} never ended"));
+        }
+    }
+}
