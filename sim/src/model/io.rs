@@ -303,11 +303,12 @@ impl Io for ModelIo {
     }
 
     fn adopt(&mut self, session: SessionId, mut conn: Conn) -> Result<(), Fault> {
-        self.note(Call::Adopt(session, conn.peer));
+        let well = self.scarcity.register == 0;
+        self.note(Call::Adopt(session, conn.peer, well));
         if self.sessions.len() <= session.index() {
             self.sessions.resize_with(session.index() + 1, Entry::default);
         }
-        if self.scarcity.register > 0 {
+        if !well {
             self.scarcity.register -= 1;
             self.kernel.borrow_mut().ledger.inject(Injected::LocalMemory);
             return Err(Fault::LocalMemory);

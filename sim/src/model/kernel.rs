@@ -776,6 +776,11 @@ impl Kernel {
         Err(None)
     }
 
+    /// Bytes that wait to be read.
+    pub fn unread(&self, sock: Sock) -> usize {
+        self.sockets[sock.index()].unread
+    }
+
     /// Whether there is something to read that a splice does not get at.
     pub fn is_at_mark(&self, sock: Sock) -> bool {
         let socket = &self.sockets[sock.index()];
@@ -882,9 +887,9 @@ impl Kernel {
         }
     }
 
-    /// Whether the connect of a peer's socket succeeded.
-    pub fn is_established(&self, sock: Sock) -> bool {
-        self.sockets[sock.index()].state == State::Established
+    /// Whether a socket is still connecting.
+    pub fn is_connecting(&self, sock: Sock) -> bool {
+        self.sockets[sock.index()].state == State::Connecting
     }
 
     /// Whether the descriptor is closed, by whomever.

@@ -18,7 +18,8 @@ pub const KEPT: usize = 50;
 pub enum Call {
     Accept(ListenerId, Taken),
     Unlisten(ListenerId),
-    Adopt(SessionId, SocketAddr),
+    /// With whether it could be registered.
+    Adopt(SessionId, SocketAddr, bool),
     Recv(SessionId, Outcome),
     Connect(SessionId, u8, SocketAddr, Result<Connect, Fault>),
     Connected(SessionId, Result<Connect, Fault>),
@@ -242,7 +243,7 @@ impl Call {
     pub const fn session(&self) -> Option<SessionId> {
         match *self {
             Self::Accept(..) | Self::Unlisten(_) => None,
-            Self::Adopt(session, _)
+            Self::Adopt(session, ..)
             | Self::Recv(session, _)
             | Self::Connect(session, ..)
             | Self::Connected(session, _)
@@ -260,7 +261,7 @@ impl Call {
         let (kind, detail) = match *self {
             Self::Accept(listener, taken) => (1, u64::from(listener.0) * 4 + taken as u64),
             Self::Unlisten(listener) => (2, u64::from(listener.0)),
-            Self::Adopt(_, peer) => (3, u64::from(peer.port())),
+            Self::Adopt(_, peer, well) => (3, u64::from(peer.port()) * 2 + u64::from(well)),
             Self::Recv(_, outcome) => (4, outcome_word(outcome)),
             Self::Connect(_, attempt, to, result) => (
                 (u64::from(attempt) << 8) + 5,

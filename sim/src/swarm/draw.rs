@@ -277,10 +277,11 @@ fn draw_backend(rng: &mut Rng, classes: &Classes) -> Script {
         then = Then::Hold;
     }
     let (read, read_pause_us) = draw_reading(rng, classes);
+    let chunk = draw_chunk(rng, classes);
     Script {
         start,
-        send,
-        chunk: draw_chunk(rng, classes),
+        send: if chunk < 100 { send.min(3000) } else { send },
+        chunk,
         pause_us: one_of(rng, &[0, 0, 10, 1000]),
         urgent: classes.urgent && chance(rng, 20),
         then,

@@ -191,19 +191,19 @@ impl Peer {
     }
 
     fn write(&mut self, kernel: &mut Kernel, world: &Scenario, healed: bool) -> bool {
-        if self.finished || self.broken.is_some() || !kernel.is_established(self.sock) {
-            if self.broken.is_none() || self.ended {
-                return false;
-            }
+        if self.broken.is_some() && !self.ended {
             // A broken end is read to its end, whatever the script says.
             return self.read(kernel, world, true).unwrap_or(false);
+        }
+        if self.finished || self.broken.is_some() || kernel.is_connecting(self.sock) {
+            return false;
         }
         let budget = self.budget(world);
         if self.out.is_empty() && self.generated == budget {
             return self.is_all(healed) && self.conclude(kernel, healed);
         }
         if self.out.is_empty() {
-            if kernel.now() < self.next_write {
+            if !healed && kernel.now() < self.next_write {
                 self.ask(kernel, self.next_write);
                 return false;
             }
@@ -253,6 +253,8 @@ impl Peer {
         let how = if how == Then::Reset {
             Close::Reset
         } else {
+            // A close with nothing unread ends the stream in order, although what comes later is refused.
+            self.finished |= kernel.unread(self.sock) == 0;
             Close::Fin
         };
         self.finish(kernel, how);

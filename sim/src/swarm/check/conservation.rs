@@ -22,6 +22,8 @@ struct Sums {
 #[derive(Debug, Default)]
 pub(super) struct Conservation {
     live: BTreeMap<SessionId, Sums>,
+    /// Its client could not be registered: it ends at once.
+    stillborn: Option<SessionId>,
     began: u64,
 }
 
@@ -32,12 +34,13 @@ impl Conservation {
 
     pub(super) fn call(&mut self, call: &Call, findings: &mut Findings) {
         match *call {
-            Call::Adopt(session, _) => {
+            Call::Adopt(session, _, true) => {
                 self.began += 1;
                 if self.live.insert(session, Sums::default()).is_some() {
                     findings.add(NAME, format!("{session} begins twice"));
                 }
             }
+            Call::Adopt(session, _, false) => self.stillborn = Some(session),
             Call::Drain(session, dir, _, Outcome::Moved { bytes, .. }) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.moved[dir as usize] += bytes as u64;
@@ -49,9 +52,10 @@ impl Conservation {
                 }
             }
             Call::Close(session, Side::Client, ..) => {
-                match self.live.get_mut(&session) {
-                    Some(sums) if !sums.closed => sums.closed = true,
-                    _ => findings.add(NAME, format!("{session} is closed twice")),
+                if let Some(sums) = self.live.get_mut(&session)
+                    && core::mem::replace(&mut sums.closed, true)
+                {
+                    findings.add(NAME, format!("{session} is closed twice"));
                 }
             }
             _ => {}
@@ -64,7 +68,10 @@ impl Conservation {
         };
         let session = closed.session;
         let Some(sums) = self.live.remove(&session) else {
-            return findings.add(NAME, format!("{session} ended, but was not live"));
+            if self.stillborn.take() != Some(session) {
+                findings.add(NAME, format!("{session} ended, but was not live"));
+            }
+            return;
         };
         let told = [closed.forward, closed.back];
         if told != sums.moved {

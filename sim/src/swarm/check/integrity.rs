@@ -94,12 +94,13 @@ fn whole(
         return Ok(());
     }
     let sent = match (other, peer.origin) {
-        (Some(other), _) => Some((other.finished, due(scenario, other))),
+        // The kernel of a process that is killed closes its sockets, perhaps in order.
+        (Some(other), _) => Some((other.finished || other.killed, due(scenario, other))),
         // Whoever sent nothing has no name: it is the one that hears this client.
         (None, Origin::Client(_)) => peers
             .iter()
             .rfind(|it| it.expect.origin == Some(peer.origin))
-            .map(|it| (it.finished, due(scenario, it))),
+            .map(|it| (it.finished || it.killed, due(scenario, it))),
         (None, Origin::Conn(_)) => return Ok(()),
     };
     let received = peer.expect.received;
@@ -119,6 +120,7 @@ fn whole(
         | CloseReason::ConnectFailed(_)
         | CloseReason::RetryBudget
         | CloseReason::LocalFault(_) => received == 0,
+        CloseReason::ClientBroken(fault) if fault.is_local() => received == 0,
         // Too little was said to know who talked to whom.
         CloseReason::Completed => sent.is_none() && received < 9,
         _ => false,
