@@ -426,7 +426,11 @@ impl Duplex {
         let half = &self.halves[dir as usize];
         let destination = &self.ends[dir.to() as usize];
         let room = half.held == 0
-            || (half.piped && !half.stalled && !half.copy_once && !destination.writable);
+            || (half.piped
+                && half.via == Via::Splice
+                && !half.stalled
+                && !half.copy_once
+                && !destination.writable);
         let wanted = self.wind.is_none() && destination.fault.is_none() && !half.shut;
         room && wanted && !self.ends[dir.from() as usize].finished
     }

@@ -1,6 +1,6 @@
 //! What was accepted is live or has ended, and every byte that the engine counts was moved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tlb_engine::api::Event;
 use tlb_engine::drive::Outcome;
@@ -22,8 +22,8 @@ struct Sums {
 #[derive(Debug, Default)]
 pub(super) struct Conservation {
     live: BTreeMap<SessionId, Sums>,
-    /// Its client could not be registered: it ends at once.
-    stillborn: Option<SessionId>,
+    /// Their clients could not be registered: they end at once.
+    stillborn: BTreeSet<SessionId>,
     began: u64,
 }
 
@@ -40,7 +40,9 @@ impl Conservation {
                     findings.add(NAME, format!("{session} begins twice"));
                 }
             }
-            Call::Adopt(session, _, false) => self.stillborn = Some(session),
+            Call::Adopt(session, _, false) => {
+                self.stillborn.insert(session);
+            },
             Call::Drain(session, dir, _, Outcome::Moved { bytes, .. }) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.moved[dir as usize] += bytes as u64;
@@ -68,7 +70,7 @@ impl Conservation {
         };
         let session = closed.session;
         let Some(sums) = self.live.remove(&session) else {
-            if self.stillborn.take() != Some(session) {
+            if !self.stillborn.remove(&session) {
                 findings.add(NAME, format!("{session} ended, but was not live"));
             }
             return;

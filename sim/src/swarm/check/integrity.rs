@@ -121,10 +121,10 @@ fn whole(
         | CloseReason::RetryBudget
         | CloseReason::LocalFault(_) => received == 0,
         CloseReason::ClientBroken(fault) if fault.is_local() => received == 0,
-        // Too little was said to know who talked to whom.
-        CloseReason::Completed => sent.is_none() && received < 9,
         _ => false,
     };
+    // Too little was said to know who talked to whom; that a FIN was passed on in order is checked by the calls.
+    let explained = explained || (sent.is_none() && received < 9);
     // An attempt that was given up before it had a byte of the preface.
     let abandoned = matches!(peer.origin, Origin::Conn(_)) && received == 0;
     if explained || abandoned {
