@@ -45,7 +45,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         let number = |text: String| {
-            text.parse().map_err(|_| format!("{text} is not a number of the kind that {arg} takes"))
+            text.parse()
+                .map_err(|_| format!("{text} is not a number of the kind that {arg} takes"))
         };
         match arg.as_str() {
             "--seeds" => options.seeds = number(value()?)?,
@@ -97,7 +98,10 @@ fn execute(options: &Options) -> ExitCode {
         };
     }
     if options.print {
-        print!("{}", text::print(&draw::draw(options.seed, options.intensity)));
+        print!(
+            "{}",
+            text::print(&draw::draw(options.seed, options.intensity))
+        );
         return ExitCode::SUCCESS;
     }
     sweep(options)
@@ -126,7 +130,10 @@ fn one(scenario: &Scenario, command: &str, options: &Options) -> ExitCode {
         println!("{:016x}", run.hash);
     }
     if run.findings.is_empty() {
-        println!("well: {} sessions, {} events, {:?}", run.sessions, run.events, run.lasted);
+        println!(
+            "well: {} sessions, {} events, {:?}",
+            run.sessions, run.events, run.lasted
+        );
         return ExitCode::SUCCESS;
     }
     print!("{}", failure(scenario, &run, command));
@@ -158,10 +165,16 @@ impl Totals {
         let (sessions, events, faults) = (self.sessions, self.events, self.coverage.faults());
         println!("scenarios        {runs:>14}   of which failed: {failed}");
         println!("sessions         {sessions:>14}");
-        println!("events           {events:>14}   {:>12.0} per second on one core", events as f64 / seconds);
+        println!(
+            "events           {events:>14}   {:>12.0} per second on one core",
+            events as f64 / seconds
+        );
         println!("faults           {faults:>14}");
         let per_second = self.virtual_seconds / seconds;
-        println!("virtual seconds  {:>14.0}   {per_second:>12.0} per real second", self.virtual_seconds);
+        println!(
+            "virtual seconds  {:>14.0}   {per_second:>12.0} per real second",
+            self.virtual_seconds
+        );
         println!("real seconds     {seconds:>14.1}");
     }
 }

@@ -199,6 +199,9 @@ impl<I: Io> Driver<I> {
             }
             match self.io.accept(listener) {
                 Accept::Conn(conn, peer) => {
+                    if cfg!(tlb_planted = "one-accept-per-event") {
+                        self.listeners[index] = Door::Quiet;
+                    }
                     // Dropping the connection is what turning it away means.
                     if let Ok(id) = self.engine.accept(now, listener, peer) {
                         self.begin(now, id, conn);

@@ -98,7 +98,9 @@ impl ModelIo {
         let sockets = |entry: &Entry| entry.sockets.iter().flatten().count();
         let bytes = |entry: &Entry| entry.stores.iter().map(|store| store.held).sum::<usize>();
         let entries = self.sessions.iter();
-        entries.fold((0, 0), |(s, b), entry| (s + sockets(entry), b + bytes(entry)))
+        entries.fold((0, 0), |(s, b), entry| {
+            (s + sockets(entry), b + bytes(entry))
+        })
     }
 
     fn note(&self, call: Call) {
@@ -126,7 +128,9 @@ impl ModelIo {
     }
 
     fn sock(&mut self, session: SessionId, side: Side) -> Option<Sock> {
-        let sock = self.entry(session).and_then(|entry| entry.sockets[side as usize]);
+        let sock = self
+            .entry(session)
+            .and_then(|entry| entry.sockets[side as usize]);
         if sock.is_none() {
             self.find(format!("{session} has no {side} socket"));
         }
@@ -141,7 +145,9 @@ impl ModelIo {
         let empty = store.held == 0;
         match via {
             Via::Copy if !empty => {
-                self.find(format!("{session} {dir}: a buffer is filled that is not empty"));
+                self.find(format!(
+                    "{session} {dir}: a buffer is filled that is not empty"
+                ));
                 Outcome::WouldBlock
             }
             Via::Copy => self.fill_buffer(sock, session, dir),
@@ -221,7 +227,10 @@ impl ModelIo {
             self.find(format!("{session} {dir}: an empty store is drained"));
             return (0, Outcome::WouldBlock);
         }
-        let result = self.kernel.borrow_mut().write(sock, &mut store.chunks, false);
+        let result = self
+            .kernel
+            .borrow_mut()
+            .write(sock, &mut store.chunks, false);
         let outcome = match result {
             Ok(bytes) => {
                 store.held -= bytes;
@@ -306,16 +315,22 @@ impl Io for ModelIo {
         let well = self.scarcity.register == 0;
         self.note(Call::Adopt(session, conn.peer, well));
         if self.sessions.len() <= session.index() {
-            self.sessions.resize_with(session.index() + 1, Entry::default);
+            self.sessions
+                .resize_with(session.index() + 1, Entry::default);
         }
         if !well {
             self.scarcity.register -= 1;
-            self.kernel.borrow_mut().ledger.inject(Injected::LocalMemory);
+            self.kernel
+                .borrow_mut()
+                .ledger
+                .inject(Injected::LocalMemory);
             return Err(Fault::LocalMemory);
         }
         let entry = &mut self.sessions[session.index()];
         if entry.sockets.iter().any(Option::is_some) {
-            self.find(format!("{session} begins before its slot's last session has closed"));
+            self.find(format!(
+                "{session} begins before its slot's last session has closed"
+            ));
         }
         let sock = conn.sock.take();
         let entry = &mut self.sessions[session.index()];
@@ -376,8 +391,13 @@ impl Io for ModelIo {
             self.find(format!("{session} connects without a client"));
             return Err(GONE);
         };
-        if entry.sockets[Side::Backend as usize].replace(sock).is_some() {
-            self.find(format!("{session} connects before it has left its last backend"));
+        if entry.sockets[Side::Backend as usize]
+            .replace(sock)
+            .is_some()
+        {
+            self.find(format!(
+                "{session} connects before it has left its last backend"
+            ));
         }
         let name = SocketId::backend(session, attempt);
         self.kernel.borrow_mut().register(sock, self.worker, name);

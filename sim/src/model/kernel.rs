@@ -12,8 +12,8 @@ use tlb_engine::rng::Rng;
 use tlb_engine::time::{Duration, Timestamp};
 
 use super::ledger::{Injected, Ledger};
-use super::socket::{Segment, Socket, State};
 pub use super::socket::{Owner, Sock};
+use super::socket::{Segment, Socket, State};
 
 /// A SYN that found no room in an accept queue is sent again after this.
 const SYN_AGAIN: Duration = Duration::from_secs(1);
@@ -598,8 +598,7 @@ impl Kernel {
 
     /// A worker listens.
     pub fn listen(&mut self, worker: usize, listener: ListenerId) {
-        self.tlb_doors
-            .insert((worker, listener.0), Door::default());
+        self.tlb_doors.insert((worker, listener.0), Door::default());
     }
 
     /// A listening socket is closed; who waits there is reset.

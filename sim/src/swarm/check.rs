@@ -59,13 +59,13 @@ impl Checkers {
     /// A call was made.
     pub fn call(&mut self, scene: &Scene<'_>, call: &Call, findings: &mut Findings) {
         self.conservation.call(call, findings);
-        self.half_close.call(call, findings);
+        self.half_close.call(scene, call, findings);
         self.timers.call(scene, call, findings);
     }
 
     /// The engine said something.
     pub fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
-        self.conservation.event(event, findings);
+        self.conservation.event(scene, event, findings);
         self.half_close.event(event, findings);
         self.routing.event(scene, event, findings);
         self.health.event(scene, event, findings);
@@ -75,11 +75,13 @@ impl Checkers {
     /// A turn is over, in which so many calls got something done.
     pub fn turn(&mut self, scene: &Scene<'_>, turn: Turn, progress: bool, findings: &mut Findings) {
         self.timers.turn(scene, turn, progress, findings);
+        self.routing.turn(scene, findings);
     }
 
     /// All workers were told to stop.
     pub fn stopped(&mut self, now: Timestamp) {
         self.timers.stopped(now);
+        self.half_close.stopped();
     }
 
     /// Nothing more will happen.

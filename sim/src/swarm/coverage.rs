@@ -40,7 +40,10 @@ fn expected() -> Vec<(&'static str, &'static str)> {
         CloseReason::HalfCloseTimeout,
         CloseReason::Shutdown,
     ];
-    let mut all: Vec<_> = reasons.iter().map(|it| ("close reason", it.name())).collect();
+    let mut all: Vec<_> = reasons
+        .iter()
+        .map(|it| ("close reason", it.name()))
+        .collect();
     let actions = ["connect", "abandon", "relay", "look", "wind", "close"];
     all.extend(actions.map(|action| ("action", action)));
     all.extend(["copy", "splice"].map(|via| ("relay", via)));
@@ -60,9 +63,28 @@ fn expected() -> Vec<(&'static str, &'static str)> {
 }
 
 const TROUBLES: [&str; 22] = [
-    "kill", "up", "hang", "unreachable", "vanish", "freeze", "hold", "release", "latency",
-    "descriptors", "ports", "memory", "plenty", "gone", "unregistered", "spurious", "late",
-    "remove", "add", "drain", "readdress", "stop",
+    "kill",
+    "up",
+    "hang",
+    "unreachable",
+    "vanish",
+    "freeze",
+    "hold",
+    "release",
+    "latency",
+    "descriptors",
+    "ports",
+    "memory",
+    "plenty",
+    "gone",
+    "unregistered",
+    "spurious",
+    "late",
+    "remove",
+    "add",
+    "drain",
+    "readdress",
+    "stop",
 ];
 
 impl Coverage {
@@ -139,7 +161,10 @@ impl Coverage {
     pub fn faults(&self) -> u64 {
         let kinds = ["injected", "timetable"];
         let counts = self.counts.iter();
-        counts.filter(|((kind, _), _)| kinds.contains(kind)).map(|(_, count)| count).sum()
+        counts
+            .filter(|((kind, _), _)| kinds.contains(kind))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// What was never seen.

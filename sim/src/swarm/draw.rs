@@ -109,7 +109,13 @@ fn draw_door(rng: &mut Rng, pool: usize) -> Door {
     Door {
         framing: one_of(
             rng,
-            &[Framing::None, Framing::Length, Framing::Length, Framing::Delimited, Framing::Fixed],
+            &[
+                Framing::None,
+                Framing::Length,
+                Framing::Length,
+                Framing::Delimited,
+                Framing::Fixed,
+            ],
         ),
         pool,
         preread_ms: within(rng, 100, 2000),
@@ -271,7 +277,12 @@ fn draw_backend(rng: &mut Rng, classes: &Classes) -> Script {
         match rng.below(3) {
             0 => then = Then::Reset,
             1 => then = Then::Close,
-            _ => quit = Some((rng.below(3000) as u32, one_of(rng, &[Then::Reset, Then::Close]))),
+            _ => {
+                quit = Some((
+                    rng.below(3000) as u32,
+                    one_of(rng, &[Then::Reset, Then::Close]),
+                ))
+            }
         }
     } else if classes.hold && chance(rng, 20) {
         then = Then::Hold;
@@ -335,7 +346,12 @@ fn draw_client(scenario: &Scenario, rng: &mut Rng, classes: &Classes) -> Client 
         match rng.below(3) {
             0 => then = Then::Reset,
             1 => then = Then::Close,
-            _ => quit = Some((rng.below(3000) as u32, one_of(rng, &[Then::Reset, Then::Close]))),
+            _ => {
+                quit = Some((
+                    rng.below(3000) as u32,
+                    one_of(rng, &[Then::Reset, Then::Close]),
+                ))
+            }
         }
     } else if classes.hold && chance(rng, 25) {
         then = Then::Hold;
@@ -424,7 +440,9 @@ fn timetable(scenario: &mut Scenario, rng: &mut Rng) {
         push_trouble(scenario, rng, at, class.unwrap_or(0));
     }
     if chance(rng, 6) {
-        scenario.faults.push((within(rng, 100_000, 3_000_000), Trouble::Stop));
+        scenario
+            .faults
+            .push((within(rng, 100_000, 3_000_000), Trouble::Stop));
     }
     scenario.faults.sort_by_key(|&(at, _)| at);
 }

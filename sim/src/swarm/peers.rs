@@ -50,7 +50,13 @@ pub struct Peer {
 
 impl Peer {
     /// An end with a script; `number` is the peer's own.
-    pub fn new(number: usize, origin: Origin, backend: Option<usize>, sock: Sock, script: Script) -> Self {
+    pub fn new(
+        number: usize,
+        origin: Origin,
+        backend: Option<usize>,
+        sock: Sock,
+        script: Script,
+    ) -> Self {
         let expect = match origin {
             Origin::Client(_) => Expect::back(),
             Origin::Conn(_) => Expect::forward(),

@@ -54,7 +54,11 @@ fn write_failure(
     if let Some(name) = planted::name() {
         writeln!(out, "PLANTED BUG: {name}")?;
     }
-    writeln!(out, "seed {}, step {}, after {:?}", scenario.seed, failed.step, failed.lasted)?;
+    writeln!(
+        out,
+        "seed {}, step {}, after {:?}",
+        scenario.seed, failed.step, failed.lasted
+    )?;
     for finding in &failed.findings {
         writeln!(out, "  {finding}")?;
     }
@@ -68,7 +72,10 @@ fn write_failure(
         run.findings.first().map(|finding| finding.checker) == checker
     });
     let again = run_caught(&small);
-    writeln!(out, "\nas small as it gets (keep it in a file, run it by --replay FILE):\n")?;
+    writeln!(
+        out,
+        "\nas small as it gets (keep it in a file, run it by --replay FILE):\n"
+    )?;
     out.push_str(&text::print(&small));
     for finding in &again.findings {
         writeln!(out, "# {finding}")?;

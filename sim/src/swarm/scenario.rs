@@ -8,9 +8,7 @@ use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 use tlb_engine::ids::PoolId;
 use tlb_engine::time::Duration;
-use tlb_engine::unpack::{
-    Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Unpack,
-};
+use tlb_engine::unpack::{Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Unpack};
 
 use crate::model::Tuning;
 

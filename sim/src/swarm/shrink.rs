@@ -14,8 +14,14 @@ pub fn shrink(scenario: &Scenario, budget: usize, fails: impl Fn(&Scenario) -> b
     };
     loop {
         let before = attempt.best.clone();
-        attempt.drop_blocks(|it| it.clients.len(), |it, range| drop(it.clients.drain(range)));
-        attempt.drop_blocks(|it| it.faults.len(), |it, range| drop(it.faults.drain(range)));
+        attempt.drop_blocks(
+            |it| it.clients.len(),
+            |it, range| drop(it.clients.drain(range)),
+        );
+        attempt.drop_blocks(
+            |it| it.faults.len(),
+            |it, range| drop(it.faults.drain(range)),
+        );
         attempt.simplify();
         if attempt.best == before || attempt.left == 0 {
             return attempt.best;
@@ -99,7 +105,11 @@ impl<F: Fn(&Scenario) -> bool> Attempt<F> {
         self.attempt(|it| of(it).quit = None);
         self.attempt(|it| {
             let script = of(it);
-            script.then = if script.start == Start::Now { Then::Fin } else { Then::FinLast };
+            script.then = if script.start == Start::Now {
+                Then::Fin
+            } else {
+                Then::FinLast
+            };
         });
         while self.attempt(|it| of(it).send /= 2) {}
     }

@@ -46,7 +46,9 @@ impl fmt::Display for Origin {
 }
 
 const fn word(origin: Origin, index: u64) -> [u8; 8] {
-    Rng::new(origin.stream() ^ index.wrapping_mul(0x9e37_79b9)).next_u64().to_be_bytes()
+    Rng::new(origin.stream() ^ index.wrapping_mul(0x9e37_79b9))
+        .next_u64()
+        .to_be_bytes()
 }
 
 const fn pattern(origin: Origin, offset: u64) -> u8 {
@@ -59,7 +61,9 @@ fn forward(number: usize, client: &Client, framing: Framing, offset: u64) -> u8 
     let letter = |value: u16, place: u64| b'a' + ((value >> (12 - 4 * place)) & 15) as u8;
     match offset {
         0 => b'*',
-        1..=4 if framing == Framing::Length => (client.frame - 7).to_be_bytes()[offset as usize - 1],
+        1..=4 if framing == Framing::Length => {
+            (client.frame - 7).to_be_bytes()[offset as usize - 1]
+        }
         1..=4 => b'A',
         5..=8 => letter(number as u16, offset - 5),
         9..=18 => b'.',
@@ -189,7 +193,11 @@ impl Expect {
         bytes: &[u8],
         client: impl Fn(usize) -> Option<(&'a Client, Framing)>,
     ) -> Result<(), Slip> {
-        let known = if self.backward { LABEL as usize } else { NAME_END };
+        let known = if self.backward {
+            LABEL as usize
+        } else {
+            NAME_END
+        };
         if self.origin.is_none() {
             let missing = known - self.head.len();
             let (head, rest) = bytes.split_at(missing.min(bytes.len()));

@@ -275,7 +275,11 @@ impl<'a> Fields<'a> {
     }
 
     fn world(&self, into: &mut Scenario) -> Result<(), TextError> {
-        let modes = [("copy", Mode::Copy), ("splice", Mode::Splice), ("auto", Mode::Auto)];
+        let modes = [
+            ("copy", Mode::Copy),
+            ("splice", Mode::Splice),
+            ("auto", Mode::Auto),
+        ];
         into.seed = self.number("seed")?;
         into.workers = self.number("workers")?;
         into.mode = self.one_of("mode", &modes)?;
@@ -443,18 +447,50 @@ pub fn parse(text: &str) -> Result<Scenario, TextError> {
 fn validate(scenario: &Scenario) -> Result<(), String> {
     let s = scenario;
     let need = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-    need((1..=64).contains(&s.workers), "there must be 1 to 64 workers")?;
-    need(!s.pools.is_empty() && !s.listeners.is_empty(), "a pool or a listener is missing")?;
-    need((1..=200).contains(&s.backends.len()), "there must be 1 to 200 backends")?;
+    need(
+        (1..=64).contains(&s.workers),
+        "there must be 1 to 64 workers",
+    )?;
+    need(
+        !s.pools.is_empty() && !s.listeners.is_empty(),
+        "a pool or a listener is missing",
+    )?;
+    need(
+        (1..=200).contains(&s.backends.len()),
+        "there must be 1 to 200 backends",
+    )?;
     let t = &s.tuning;
-    let sizes = [t.send_buffer, t.receive_buffer, t.segment, t.copy_buffer, t.pipe_slots, t.backlog];
+    let sizes = [
+        t.send_buffer,
+        t.receive_buffer,
+        t.segment,
+        t.copy_buffer,
+        t.pipe_slots,
+        t.backlog,
+    ];
     need(!sizes.contains(&0), "a size of the kernel is zero")?;
-    let pools = s.listeners.iter().map(|it| it.pool).chain(s.backends.iter().map(|it| it.pool));
-    need(pools.max() < Some(s.pools.len()), "a pool's number is too high")?;
-    need(s.backends.iter().all(|it| it.weight > 0), "a weight is zero")?;
+    let pools = s
+        .listeners
+        .iter()
+        .map(|it| it.pool)
+        .chain(s.backends.iter().map(|it| it.pool));
+    need(
+        pools.max() < Some(s.pools.len()),
+        "a pool's number is too high",
+    )?;
+    need(
+        s.backends.iter().all(|it| it.weight > 0),
+        "a weight is zero",
+    )?;
     for client in &s.clients {
-        need(client.listener < s.listeners.len(), "a client's listener is not there")?;
-        need(client.frame >= super::scenario::FRAME_MIN, "a client's frame is too short")?;
+        need(
+            client.listener < s.listeners.len(),
+            "a client's listener is not there",
+        )?;
+        need(
+            client.frame >= super::scenario::FRAME_MIN,
+            "a client's frame is too short",
+        )?;
     }
     for (_, trouble) in &s.faults {
         let most = match trouble {
@@ -470,7 +506,10 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
             _ => s.backends.len(),
         };
         let of = trouble.numbers().0;
-        need(of.is_none_or(|of| of < most), "a fault's number is too high")?;
+        need(
+            of.is_none_or(|of| of < most),
+            "a fault's number is too high",
+        )?;
     }
     Ok(())
 }

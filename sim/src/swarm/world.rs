@@ -251,7 +251,8 @@ impl<'a> World<'a> {
         loop {
             self.step += 1;
             if self.step > ROUNDS {
-                self.findings.add("quiescence", "the world does not come to rest".into());
+                self.findings
+                    .add("quiescence", "the world does not come to rest".into());
             }
             if !self.findings.0.is_empty() {
                 return;
@@ -285,7 +286,8 @@ impl<'a> World<'a> {
     fn unfinished(&mut self) {
         self.quiescence("in bounded time");
         if self.findings.0.is_empty() {
-            self.findings.add("quiescence", "something goes on for ever".into());
+            self.findings
+                .add("quiescence", "something goes on for ever".into());
         }
     }
 
@@ -293,7 +295,8 @@ impl<'a> World<'a> {
         let workers = self.workers.iter().enumerate();
         for (number, worker) in workers {
             if let Some(what) = worker.driver.pending() {
-                self.findings.add("quiescence", format!("worker {number}: {what} {when}"));
+                self.findings
+                    .add("quiescence", format!("worker {number}: {what} {when}"));
             }
         }
         for peer in self.peers.iter().filter(|peer| !peer.done) {
@@ -331,7 +334,8 @@ impl<'a> World<'a> {
         let origin = Origin::Conn(self.conns);
         self.conns += 1;
         let script = self.scenario.backends[backend].script;
-        self.peers.push(Peer::new(number, origin, Some(backend), sock, script));
+        self.peers
+            .push(Peer::new(number, origin, Some(backend), sock, script));
         true
     }
 
@@ -427,7 +431,9 @@ impl<'a> World<'a> {
             worker: number,
             now,
         };
-        worker.checkers.turn(&scene, turn, progress, &mut self.findings);
+        worker
+            .checkers
+            .turn(&scene, turn, progress, &mut self.findings);
         if self.step.is_multiple_of(64) {
             worker.driver.engine().check_all();
         }
@@ -503,7 +509,12 @@ impl<'a> World<'a> {
             self.findings.add("conservation", what);
         }
         drop(kernel);
-        integrity(self.scenario, &self.peers, &self.reasons, &mut self.findings);
+        integrity(
+            self.scenario,
+            &self.peers,
+            &self.reasons,
+            &mut self.findings,
+        );
     }
 
     fn finish(mut self) -> Run {

@@ -42,7 +42,7 @@ impl Conservation {
             }
             Call::Adopt(session, _, false) => {
                 self.stillborn.insert(session);
-            },
+            }
             Call::Drain(session, dir, _, Outcome::Moved { bytes, .. }) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.moved[dir as usize] += bytes as u64;
@@ -64,7 +64,7 @@ impl Conservation {
         }
     }
 
-    pub(super) fn event(&mut self, event: &Event, findings: &mut Findings) {
+    pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
         let Event::Closed(closed) = event else {
             return;
         };
@@ -85,7 +85,19 @@ impl Conservation {
         }
         if closed.attempts != sums.connects {
             let (told, made) = (closed.attempts, sums.connects);
-            findings.add(NAME, format!("{session} made {made} attempts, tells of {told}"));
+            findings.add(
+                NAME,
+                format!("{session} made {made} attempts, tells of {told}"),
+            );
+        }
+        let pool = scene.scenario.listeners[closed.listener.index()].pool;
+        let most = scene.scenario.pools[pool].retries.saturating_add(1);
+        if closed.attempts > most {
+            let made = closed.attempts;
+            findings.add(
+                NAME,
+                format!("{session} made {made} attempts, {most} are allowed"),
+            );
         }
         if !sums.closed {
             findings.add(NAME, format!("{session} ended, but is not closed"));

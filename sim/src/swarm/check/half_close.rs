@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use tlb_engine::api::{Close, Event};
 use tlb_engine::drive::Outcome;
 use tlb_engine::ids::{Dir, SessionId, Side};
+use tlb_engine::time::{Duration, Timestamp};
 
-use super::Findings;
+use super::{Findings, Scene};
 use crate::model::ledger::Call;
 
 const NAME: &str = "half-close";
@@ -22,6 +23,12 @@ struct Relay {
     /// Bytes read and not yet written, by direction.
     held: [usize; 2],
     established: bool,
+    /// Something was written to that side.
+    written: [bool; 2],
+    /// All that was written to that side was acknowledged when last asked.
+    acknowledged: [bool; 2],
+    /// Since when something is broken.
+    broken_at: Option<Timestamp>,
     /// FINs that the engine has told of.
     told: [u8; 2],
 }
@@ -30,14 +37,19 @@ struct Relay {
 #[derive(Debug, Default)]
 pub(super) struct HalfClose {
     relays: BTreeMap<SessionId, Relay>,
+    stopped: bool,
 }
 
 impl HalfClose {
-    pub(super) fn call(&mut self, call: &Call, findings: &mut Findings) {
+    pub(super) fn call(&mut self, scene: &Scene<'_>, call: &Call, findings: &mut Findings) {
         let Some(session) = call.session() else {
             return;
         };
         let relay = self.relays.entry(session).or_default();
+        let early = |relay: &Relay| {
+            let wait = Duration::from_millis(scene.scenario.reset_ms);
+            relay.broken_at.is_some_and(|at| scene.now < at + wait)
+        };
         match *call {
             Call::Recv(_, outcome) => relay.read(Side::Client, outcome),
             Call::Connect(..) => {
@@ -63,10 +75,29 @@ impl HalfClose {
                     findings.add(NAME, format!("{session} {dir}: bytes after the FIN"));
                 }
                 match outcome {
-                    Outcome::Moved { bytes, .. } => relay.held[dir as usize] -= bytes,
+                    Outcome::Moved { bytes, .. } => {
+                        relay.held[dir as usize] -= bytes;
+                        relay.acknowledged[dir.to() as usize] = false;
+                        relay.written[dir.to() as usize] = true;
+                    }
                     Outcome::Broken(_) => relay.broken[dir.to() as usize] = true,
                     _ => {}
                 }
+            }
+            Call::Unacknowledged(_, side, bytes) => relay.acknowledged[side as usize] = bytes == 0,
+            // Before a reset goes out, the peer has what was written, or time is up.
+            Call::Close(_, side, Close::Reset, true)
+                if relay.established
+                    && relay.written[side as usize]
+                    && !relay.broken[side as usize]
+                    && !relay.acknowledged[side as usize]
+                    && !self.stopped
+                    && early(relay) =>
+            {
+                findings.add(
+                    "reset",
+                    format!("{session}: the {side} is reset before it has all that was written"),
+                );
             }
             Call::TakeError(_, side, Some(_)) => relay.broken[side as usize] = true,
             Call::Shutdown(_, side, result) => {
@@ -88,6 +119,14 @@ impl HalfClose {
             }
             _ => {}
         }
+        if relay.established && relay.broken.contains(&true) {
+            relay.broken_at.get_or_insert(scene.now);
+        }
+    }
+
+    /// All workers were told to stop: time is short.
+    pub(super) const fn stopped(&mut self) {
+        self.stopped = true;
     }
 
     pub(super) fn event(&mut self, event: &Event, findings: &mut Findings) {

@@ -39,7 +39,10 @@ impl Health {
         if let Some(due) = self.due.take()
             && !matches!(event, Event::BackendDown { backend, .. } if *backend == due)
         {
-            findings.add(NAME, format!("{due:?} failed often enough, but is not down"));
+            findings.add(
+                NAME,
+                format!("{due:?} failed often enough, but is not down"),
+            );
         }
         match *event {
             Event::Picked { session, pool, .. } => {
@@ -75,7 +78,10 @@ impl Health {
                 let fall = scene.scenario.pools[pool.index()].fall;
                 if row.down || row.failures < fall {
                     let failures = row.failures;
-                    findings.add(NAME, format!("{backend:?} is down after {failures} failures"));
+                    findings.add(
+                        NAME,
+                        format!("{backend:?} is down after {failures} failures"),
+                    );
                 }
                 row.down = true;
             }
@@ -95,7 +101,10 @@ impl Health {
 
     pub(super) fn end(&self, findings: &mut Findings) {
         if let Some(due) = self.due {
-            findings.add(NAME, format!("{due:?} failed often enough, but is not down"));
+            findings.add(
+                NAME,
+                format!("{due:?} failed often enough, but is not down"),
+            );
         }
     }
 }

@@ -47,9 +47,9 @@ pub fn integrity(
 /// Bytes that a peer sent and that should arrive: without garbage.
 fn due(scenario: &Scenario, peer: &Peer) -> u64 {
     match peer.origin {
-        Origin::Client(client) => {
-            peer.sent.saturating_sub(u64::from(scenario.clients[client].garbage))
-        }
+        Origin::Client(client) => peer
+            .sent
+            .saturating_sub(u64::from(scenario.clients[client].garbage)),
         Origin::Conn(_) => peer.sent,
     }
 }
@@ -66,7 +66,11 @@ fn sides_agree(
             None => Ok(()),
         };
     };
-    if other.expect.origin.is_some_and(|origin| origin != peer.origin) {
+    if other
+        .expect
+        .origin
+        .is_some_and(|origin| origin != peer.origin)
+    {
         return Err(format!("hears {}, which hears somebody else", other.origin));
     }
     if peer.expect.received > due(scenario, other) {
@@ -130,7 +134,9 @@ fn whole(
     if explained || abandoned {
         return Ok(());
     }
-    Err(format!("sees a clean end after {received} bytes of {sent:?}"))
+    Err(format!(
+        "sees a clean end after {received} bytes of {sent:?}"
+    ))
 }
 
 /// A session that ended by somebody's fault has somebody whose fault it was.

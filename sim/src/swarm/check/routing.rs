@@ -12,6 +12,7 @@ use tlb_engine::rng::Rng;
 use tlb_engine::roster::Pool;
 use tlb_engine::time::{Duration, Timestamp};
 
+use super::health::is_known;
 use super::{Findings, Scene};
 use crate::swarm::scenario::Framing;
 use crate::swarm::stream;
@@ -23,6 +24,7 @@ struct Seeker {
     client: Option<usize>,
     tried: Vec<Incarnation>,
     failed_at: Option<Timestamp>,
+    /// Where it is connecting to.
     now_at: Option<Incarnation>,
 }
 
@@ -40,6 +42,8 @@ struct Down {
 pub(super) struct Routing {
     seekers: BTreeMap<SessionId, Seeker>,
     down: BTreeMap<Incarnation, Down>,
+    /// Of the last roster that was looked at.
+    epoch: u64,
     rings: Vec<(Arc<Pool>, Vec<(u64, usize)>)>,
 }
 
@@ -63,7 +67,10 @@ impl Routing {
             } => {
                 let wrong = self.picked(scene, session, pool, backend, to);
                 if let Err(what) = wrong {
-                    findings.add(NAME, format!("{session} goes to {backend:?} at {to}: {what}"));
+                    findings.add(
+                        NAME,
+                        format!("{session} goes to {backend:?} at {to}: {what}"),
+                    );
                 }
             }
             Event::AttemptFailed {
@@ -80,6 +87,11 @@ impl Routing {
                     }
                 }
                 self.trial_over(scene.now, session, backend, !fault.is_local());
+            }
+            Event::Established { session, .. } => {
+                if let Some(seeker) = self.seekers.get_mut(&session) {
+                    seeker.now_at = None;
+                }
             }
             Event::BackendDown { backend, .. } => {
                 let down = Down {
@@ -104,6 +116,29 @@ impl Routing {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// After a new roster: nobody waits for a backend that is not in it any more.
+    pub(super) fn turn(&mut self, scene: &Scene<'_>, findings: &mut Findings) {
+        let epoch = scene.roster.epoch;
+        if core::mem::replace(&mut self.epoch, epoch) == epoch {
+            return;
+        }
+        for (session, seeker) in &self.seekers {
+            let Some(backend) = seeker.now_at else {
+                continue;
+            };
+            let pools = 0..scene.roster.pools.len() as u32;
+            if !pools
+                .map(PoolId)
+                .any(|pool| is_known(scene.roster, pool, backend))
+            {
+                findings.add(
+                    NAME,
+                    format!("{session} waits for {backend:?}, which was removed"),
+                );
+            }
         }
     }
 
@@ -132,7 +167,10 @@ impl Routing {
         });
         if let Some(backend) = up {
             let id = &backend.id;
-            findings.add(NAME, format!("{session} has no backend, but {id} could take it"));
+            findings.add(
+                NAME,
+                format!("{session} has no backend, but {id} could take it"),
+            );
         }
     }
 
@@ -156,7 +194,10 @@ impl Routing {
         if slots[slot].address != Some(to) {
             return Err("it is not there".into());
         }
-        let seeker = self.seekers.get_mut(&session).ok_or("there is no such session")?;
+        let seeker = self
+            .seekers
+            .get_mut(&session)
+            .ok_or("there is no such session")?;
         seeker.now_at = Some(backend);
         if seeker.failed_at.is_some_and(|at| at < scene.now) {
             // It has waited, and begins a round anew.
@@ -233,9 +274,7 @@ fn hash_of(scene: &Scene<'_>, client: usize, policy: Policy) -> Option<u64> {
     let about = &scene.scenario.clients[client];
     let framing = scene.scenario.listeners[about.listener].framing;
     match policy {
-        Policy::HashRing { .. } if framing != Framing::None => {
-            Some(hash_key(&stream::key(about)))
-        }
+        Policy::HashRing { .. } if framing != Framing::None => Some(hash_key(&stream::key(about))),
         Policy::Source { .. } => Some(hash_source(scene.scenario.client_address(client).ip())),
         _ => None,
     }

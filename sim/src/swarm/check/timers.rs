@@ -23,6 +23,8 @@ struct Watch {
     picked: Option<Timestamp>,
     first_pick: bool,
     active: Option<Timestamp>,
+    /// The longest time in which no byte passed.
+    longest: Duration,
     half_closed: bool,
 }
 
@@ -75,6 +77,9 @@ impl Timers {
             return;
         };
         let quiet = watch.active.replace(scene.now);
+        watch.longest = watch
+            .longest
+            .max(quiet.map_or(Duration::ZERO, |at| scene.now.since(at)));
         let door = &scene.scenario.listeners[watch.listener];
         let most = match (watch.half_closed, door.idle_ms) {
             (true, _) => door.half_close_ms,
@@ -101,6 +106,7 @@ impl Timers {
                     picked: None,
                     first_pick: true,
                     active: None,
+                    longest: Duration::ZERO,
                     half_closed: false,
                 };
                 self.watches.insert(session, watch);
@@ -156,7 +162,12 @@ impl Timers {
         }
     }
 
-    fn closed(&self, scene: &Scene<'_>, watch: &Watch, reason: CloseReason) -> Option<&'static str> {
+    fn closed(
+        &self,
+        scene: &Scene<'_>,
+        watch: &Watch,
+        reason: CloseReason,
+    ) -> Option<&'static str> {
         let now = scene.now;
         let door = &scene.scenario.listeners[watch.listener];
         let slack = slack(scene);
@@ -175,8 +186,8 @@ impl Timers {
                 let late = limit + ms(scene.scenario.reset_ms) + slack * 2;
                 let quiet = quiet?;
                 // What is held may still be written while it winds up.
-                if quiet < limit && door.idle_ms.is_none() {
-                    return Some("ends idle without an idle timeout");
+                if quiet.max(watch.longest) < limit {
+                    return Some("ends before its idle timeout");
                 }
                 (quiet > late).then_some("ends after its idle timeout")
             }

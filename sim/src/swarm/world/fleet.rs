@@ -51,8 +51,12 @@ impl Fleet {
         }
         for (number, group) in scenario.pools.iter().enumerate() {
             let backends = fleet.of_pool(number);
-            let mut pool =
-                Pool::new(format!("p{number}"), group.policy, group.failover(), backends);
+            let mut pool = Pool::new(
+                format!("p{number}"),
+                group.policy,
+                group.failover(),
+                backends,
+            );
             pool.bounded_load = group.bounded;
             fleet.pools.push(Arc::new(pool));
         }

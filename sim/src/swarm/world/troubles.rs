@@ -52,8 +52,13 @@ impl World<'_> {
             ListenerId(client.listener as u32),
             self.scenario.client_address(number),
         );
-        self.peers
-            .push(Peer::new(peer, Origin::Client(number), None, sock, client.script));
+        self.peers.push(Peer::new(
+            peer,
+            Origin::Client(number),
+            None,
+            sock,
+            client.script,
+        ));
     }
 
     fn trouble(&mut self, trouble: Trouble) {
@@ -157,7 +162,11 @@ impl World<'_> {
             priority: bits & 16 != 0,
         };
         let worker = &mut self.workers[worker];
-        let sockets: Vec<_> = worker.old.iter().map(|&(socket, _)| (socket, hint)).collect();
+        let sockets: Vec<_> = worker
+            .old
+            .iter()
+            .map(|&(socket, _)| (socket, hint))
+            .collect();
         if !sockets.is_empty() {
             self.kernel.borrow_mut().ledger.inject(Injected::Spurious);
         }
@@ -171,6 +180,14 @@ impl World<'_> {
         let kernel = std::rc::Rc::clone(&self.kernel);
         if core::mem::take(&mut self.vanished[backend]) {
             kernel.borrow_mut().reboot(backend);
+            // Even of one that had closed its socket, the kernel may have had bytes left to send.
+            for peer in self
+                .peers
+                .iter_mut()
+                .filter(|it| it.backend == Some(backend))
+            {
+                peer.killed = true;
+            }
             kernel.borrow_mut().hold(backend, false);
         }
         kernel.borrow_mut().set_hatch(backend, Hatch::Open);
