@@ -18,6 +18,7 @@ Runs tlb's engine through network failures in a simulated kernel, each run from 
   --print              prints the scenario instead of running it
   --hash               prints the hash of each run's trace
   --keep-going         does not stop at the first failure
+  --brief              of a failure, prints one line
 
 Exit status: 0 all is well, 1 a failure was found, 2 the command line is wrong.
 ";
@@ -30,6 +31,7 @@ struct Options {
     print: bool,
     hash: bool,
     keep_going: bool,
+    brief: bool,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
@@ -41,6 +43,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
         print: false,
         hash: false,
         keep_going: false,
+        brief: false,
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -61,6 +64,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
             "--replay" => options.replay = Some(value()?),
             "--print" => options.print = true,
             "--hash" => options.hash = true,
+            "--brief" => options.brief = true,
             "--keep-going" => options.keep_going = true,
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("{other} is unknown; see --help")),
@@ -113,10 +117,7 @@ fn complain(path: &str, error: &str) -> ExitCode {
 }
 
 fn again(options: &Options, seed: u64) -> String {
-    let mode = match options.intensity {
-        Intensity::Calm => "calm",
-        Intensity::Swarm => "swarm",
-    };
+    let mode = options.intensity;
     format!("cargo run -p tlb-sim --profile sweep -- --mode {mode} --seeds 1 --seed {seed}")
 }
 
@@ -196,6 +197,11 @@ fn sweep(options: &Options) -> ExitCode {
         if options.keep_going {
             println!("seed {seed}: {}", run.findings[0]);
             continue;
+        }
+        if options.brief {
+            let (finding, runs) = (&run.findings[0], totals.runs);
+            println!("found by scenario {runs} (seed {seed}): {finding}");
+            return ExitCode::FAILURE;
         }
         print!("{}", failure(&scenario, &run, &again(options, seed)));
         println!("\nfound by scenario {} of {}", totals.runs, options.seeds);

@@ -167,6 +167,12 @@ impl Coverage {
             .sum()
     }
 
+    /// What was seen of a kind, and how often.
+    pub fn of(&self, kind: &'static str) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.counts.iter().filter(move |((of, _), _)| *of == kind);
+        counts.map(|(&(_, name), &count)| (name, count))
+    }
+
     /// What was never seen.
     pub fn missing(&self) -> Vec<(&'static str, &'static str)> {
         let unseen = |key: &(&'static str, &'static str)| !self.counts.contains_key(key);

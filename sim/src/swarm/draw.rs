@@ -1,5 +1,7 @@
 //! From a seed to a scenario.
 
+use std::fmt;
+
 use tlb_engine::balance::Policy;
 use tlb_engine::drive::Mode;
 use tlb_engine::rng::Rng;
@@ -17,6 +19,15 @@ pub enum Intensity {
     Calm,
     /// Whole classes of faults switched off at random, the others with wild weights.
     Swarm,
+}
+
+impl fmt::Display for Intensity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "calm",
+            Self::Swarm => "swarm",
+        })
+    }
 }
 
 /// Of so many swarm seeds, one is a storm of retries that spends a pool's budget.
