@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod conformance;
 pub mod host;
 pub mod net;
 pub mod peers;
