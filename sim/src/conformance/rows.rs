@@ -334,9 +334,9 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "backend_closes_at_once",
-        &["backend-reset", "connect-failed", "completed"],
+        &["backend-reset", "connect-failed"],
         &[
-            (C, Connect), (C, Send(H, WHOLE)), (B, Accept), (B, Close), (C, End), (C, Close),
+            (C, Connect), (C, Send(H, WHOLE)), (B, Accept), (B, Close), (C, End),
         ],
     ),
     row(
@@ -344,7 +344,7 @@ pub const ROWS: &[Row] = &[
         CLIENT_RESET,
         &[
             (C, Connect), (C, Send(H, WHOLE)), (B, Accept), (B, Expect(H, WHOLE)), (C, Close),
-            (B, Eof), (B, Send(10, 10)), (B, Cut),
+            (B, Eof), (B, Send(10, 10)), (B, End),
         ],
     ),
     // The preread.
