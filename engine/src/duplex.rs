@@ -12,7 +12,7 @@
 //!
 //! **Faults belong to sockets.** A reset is noticed by one direction and concerns both, and the kernel tells it only
 //! once: the call that hears of it consumes it, and the next read returns a clean end of stream. So the fault is
-//! kept with the socket ([`End`]), and an end of stream read from a broken socket is never passed on as a FIN.
+//! kept with the socket, and an end of stream read from a broken socket is never passed on as a FIN.
 //! What the broken peer had sent before still comes out of its socket; it is read to the end and written to the
 //! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
 //! what a peer has not read.
@@ -260,7 +260,7 @@ impl Duplex {
             let source = &self.ends[dir.from() as usize];
             source.finished
                 && source.fault.is_none()
-                && self.halves[dir as usize].held == 0
+                && (self.halves[dir as usize].held == 0 || cfg!(tlb_planted = "fin-before-flush"))
                 && !self.halves[dir as usize].shut
                 && self.wind.is_none()
                 && self.ends[dir.to() as usize].fault.is_none()
@@ -281,7 +281,9 @@ impl Duplex {
         }
         let waits = Side::BOTH.into_iter().find(|&side| {
             let end = &self.ends[side as usize];
-            end.fault.is_none() && !end.acknowledged
+            end.fault.is_none()
+                && !end.acknowledged
+                && !cfg!(tlb_planted = "reset-before-acknowledged")
         });
         let Some(side) = waits else {
             return self.finish(ends);
@@ -297,11 +299,17 @@ impl Duplex {
     fn end_after_fault(&self, broken: Side) -> Option<Ends> {
         let dir = broken.outgoing();
         let read = self.ends[broken as usize].finished || self.wind.is_some();
+        if cfg!(tlb_planted = "reset-becomes-fin") && read && self.halves[dir as usize].held == 0 {
+            return Some(Ends::FIN);
+        }
         (read && self.halves[dir as usize].held == 0).then_some(Ends::RESET)
     }
 
     fn end_in_order(&self) -> Option<Ends> {
         if self.halves.iter().all(|half| half.shut) {
+            return Some(Ends::FIN);
+        }
+        if cfg!(tlb_planted = "half-close-closes") && self.halves.iter().any(|half| half.shut) {
             return Some(Ends::FIN);
         }
         let how = self.wind?;
@@ -330,11 +338,18 @@ impl Duplex {
                 self.read_short(side, short);
             }
             Outcome::Eof => self.read_to_end(side),
-            Outcome::NoPipe => half.copy_once = true,
+            Outcome::NoPipe => half.copy_once = !cfg!(tlb_planted = "no-pipe-spins"),
             // A pipe that holds something may be full: only an empty one proves that the socket is empty.
+            Outcome::WouldBlock if cfg!(tlb_planted = "eagain-means-empty") => {
+                self.read_nothing(side);
+            }
             Outcome::WouldBlock if half.held > 0 => half.stalled = true,
             // At an urgent mark a splice stops for good, and only a read gets past it.
-            Outcome::WouldBlock if via == Via::Splice && self.ends[side as usize].urgent => {
+            Outcome::WouldBlock
+                if via == Via::Splice
+                    && self.ends[side as usize].urgent
+                    && !cfg!(tlb_planted = "urgent-mark-stops-splice") =>
+            {
                 half.copy_once = true;
                 self.end(side).urgent = false;
             }
@@ -354,7 +369,7 @@ impl Duplex {
             Outcome::Moved { bytes, short } => {
                 debug_assert!(bytes <= half.held, "no more can go than is there");
                 half.held = half.held.saturating_sub(bytes);
-                half.stalled = false;
+                half.stalled &= cfg!(tlb_planted = "full-pipe-stays-stalled");
                 // A pipe may give less than it holds for reasons of its own.
                 let full = short && !half.piped && half.held > 0;
                 match dir {
@@ -384,7 +399,9 @@ impl Duplex {
 
     /// What taking the error brought.
     pub fn took_error(&mut self, side: Side, fault: Option<Fault>) {
-        if let Some(fault) = fault {
+        if let Some(fault) = fault
+            && !cfg!(tlb_planted = "taken-error-forgotten")
+        {
             self.broke(side, fault);
         }
     }
@@ -430,7 +447,11 @@ impl Duplex {
         let half = &self.halves[dir as usize];
         let destination = &self.ends[dir.to() as usize];
         let room = half.held == 0
-            || (half.piped && !half.stalled && !half.copy_once && !destination.writable);
+            || (half.piped
+                && half.via == Via::Splice
+                && !half.stalled
+                && !half.copy_once
+                && !destination.writable);
         let wanted = self.wind.is_none() && destination.fault.is_none() && !half.shut;
         room && wanted && !self.ends[dir.from() as usize].finished
     }
@@ -440,7 +461,7 @@ impl Duplex {
         if end.fault.is_some() {
             return;
         }
-        end.fault = Some(fault);
+        end.fault = Some(fault).filter(|_| !cfg!(tlb_planted = "fault-not-sticky"));
         // Whatever it had sent before is still to be read, and no event will say so.
         end.readable = true;
         end.more = true;
@@ -458,7 +479,7 @@ impl Duplex {
 
     fn read_short(&mut self, side: Side, short: bool) {
         let end = self.end(side);
-        end.readable &= !short || end.more;
+        end.readable &= !short || (end.more && !cfg!(tlb_planted = "short-read-hides-fin"));
     }
 
     fn read_nothing(&mut self, side: Side) {

@@ -150,6 +150,9 @@ impl Engine {
     /// This host had nothing left to accept with: accepting pauses for [`ACCEPT_PAUSE`] or until a session ends.
     pub fn accept_failed(&mut self, now: Timestamp, listener: ListenerId, fault: Fault) {
         self.listeners[listener.index()].paused_until = now + ACCEPT_PAUSE;
+        if cfg!(tlb_planted = "accept-never-resumes") {
+            self.listeners[listener.index()].paused_until = Timestamp::NEVER;
+        }
         self.events
             .push_back(Event::AcceptPaused { listener, fault });
     }
@@ -246,7 +249,9 @@ impl Engine {
             return;
         }
         self.adopt_roster(now, roster);
-        self.leave_removed(now);
+        if !cfg!(tlb_planted = "removed-backend-awaited") {
+            self.leave_removed(now);
+        }
         self.check_all();
     }
 
@@ -327,6 +332,9 @@ impl Engine {
             return;
         };
         session.active = now;
+        if cfg!(tlb_planted = "preread-deadline-per-byte") {
+            session.phase_by = now + listener.preread_timeout;
+        }
         let verdict = early.preread.push(bytes, listener.preread_limit, &**unpack);
         self.decide(now, id.index(), verdict);
     }
@@ -382,6 +390,9 @@ impl Engine {
             Target::Any => Route::Any,
         };
         early.preface = preface;
+        if cfg!(tlb_planted = "preface-cut-behind-head") {
+            early.preface.truncate(64);
+        }
         self.route(now, index, route);
     }
 
@@ -393,7 +404,9 @@ impl Engine {
         session.back += report.back;
         // An end that was passed on can be taken back no more than a byte.
         if report.forward + report.back > 0 || report.ended != [false; 2] {
-            session.active = now;
+            if !cfg!(tlb_planted = "idle-not-refreshed") {
+                session.active = now;
+            }
             self.establish(now, index);
         }
         self.release_preface(index);
@@ -438,7 +451,7 @@ impl Engine {
         }
         let (at, _) = self.deadline(index);
         let armed = self.timers.get(index).unwrap_or(Timestamp::NEVER);
-        if at < armed || at == Timestamp::NEVER {
+        if (at < armed && !cfg!(tlb_planted = "deadline-not-moved-up")) || at == Timestamp::NEVER {
             self.timers.set(index, at);
         }
         self.check(index);

@@ -64,7 +64,7 @@ impl Passive {
     pub fn eligible(&self, now: Timestamp) -> bool {
         match self.state {
             State::Up { .. } => true,
-            State::Down { until, .. } => until <= now,
+            State::Down { until, .. } => until <= now || cfg!(tlb_planted = "back-off-ignored"),
             State::Trial { .. } => false,
         }
     }
@@ -78,7 +78,9 @@ impl Passive {
     /// which costs at worst a longer back-off or a second trial.
     pub fn picked(&mut self, now: Timestamp) -> bool {
         match self.state {
-            State::Down { until, strikes } if until <= now => {
+            State::Down { until, strikes }
+                if until <= now && !cfg!(tlb_planted = "trial-not-alone") =>
+            {
                 self.state = State::Trial { strikes };
                 true
             }
@@ -101,7 +103,7 @@ impl Passive {
         match self.state {
             State::Up { failures } => {
                 let failures = failures.saturating_add(1);
-                if failures < fall {
+                if failures < fall + u32::from(cfg!(tlb_planted = "down-one-too-late")) {
                     self.state = State::Up { failures };
                     return None;
                 }

@@ -81,7 +81,8 @@ fn health(scenario: &Scenario, events: &[Seen]) -> impl Iterator<Item = String> 
     findings.into_iter()
 }
 
-/// A clean end of stream means that nothing is missing before it; what both ends got is what the session counted.
+/// A clean end of stream means that nothing is missing before it; what both ends got is what the
+/// session counted.
 fn completeness(run: &Run, client: usize) -> Option<String> {
     let report = &run.clients[client];
     let mut served = run.served.iter();
@@ -242,7 +243,8 @@ impl<'a> Routing<'a> {
     }
 }
 
-/// Who owns `key`, and who comes next, by the hash ring as it is documented: every point drawn, sorted and walked.
+/// Who owns `key`, and who comes next, by the hash ring as it is documented: every point drawn,
+/// sorted and walked.
 pub fn owners(points: u32, members: &[Member], key: u32) -> Vec<Member> {
     let mut ring: Vec<_> = members
         .iter()

@@ -1,4 +1,5 @@
-//! One tlb on one simulated host: the loop that ships, with turmoil's streams where mio's sockets would be.
+//! One tlb on one simulated host: the loop that ships, with turmoil's streams where mio's sockets
+//! would be.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +22,8 @@ use tokio::task::yield_now;
 use crate::net::{Chunker, Hub, Net, Resets, now};
 use crate::trace::Trace;
 
-/// Most turns without virtual time passing. A loop that needs more waits for something that cannot come.
+/// Most turns without virtual time passing. A loop that needs more waits for something that cannot
+/// come.
 const SPIN: u32 = 1_000_000;
 
 /// What a tlb host is made of.
@@ -45,7 +47,8 @@ pub struct Setup {
     pub trace: Trace,
 }
 
-/// The strings by which a scenario pulls a running tlb, and what it shows of itself. Clones share it.
+/// The strings by which a scenario pulls a running tlb, and what it shows of itself. Clones share
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Control(Rc<Shared>);
 
@@ -64,7 +67,8 @@ struct Shared {
 pub enum Command {
     /// Use this roster from now on.
     Publish(Arc<Roster>),
-    /// Stop: accept the queues empty, close the listeners, spread the sessions' ends over the shutdown timeout.
+    /// Stop: accept the queues empty, close the listeners, spread the sessions' ends over the
+    /// shutdown timeout.
     Stop,
 }
 

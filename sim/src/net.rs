@@ -1,22 +1,27 @@
 //! turmoil's TCP streams as a kernel's non-blocking sockets: [`Net`] implements [`Io`].
 //!
-//! turmoil offers futures, the engine's loop wants calls that return at once and events that say when to call again.
-//! Each socket owns two wakers, for reading and for writing, that only set a bit in a [`Hub`] and wake the host's one
-//! future. What has come is taken in at once, into a receive buffer like a kernel's, so that an end of stream or a
-//! reset shows although nobody reads. As with an edge-triggered epoll, an event comes once, for something new.
+//! turmoil offers futures, the engine's loop wants calls that return at once and events that say
+//! when to call again. Each socket owns two wakers, for reading and for writing, that only set a
+//! bit in a [`Hub`] and wake the host's one future. What has come is taken in at once, into a
+//! receive buffer like a kernel's, so that an end of stream or a reset shows although nobody reads.
+//! As with an edge-triggered epoll, an event comes once, for something new.
 //!
 //! What turmoil's world shows and what it cannot:
-//! - One write is one segment there, and a read never crosses segments. The receive buffer joins them, and a
-//!   [`Chunker`] cuts reads and writes by seed, as if bytes had come, or room had, a moment later.
-//! - A window counts segments, not bytes, and a FIN that finds it full is never delivered. So FINs wait here until
-//!   there is room, and nothing here proves a bound on memory.
-//! - Data that nobody had read makes a close a reset, as with a kernel. turmoil has no `SO_LINGER` either way: a reset
-//!   of ours is noted in [`Resets`], and whoever reads the FIN in its place takes it for one, after all bytes before
-//!   it. turmoil's own resets (a host that crashes, data for a closed socket) overtake what is on its way.
-//! - As in a kernel, a reset is told once: whoever reads after that gets a clean end. One of turmoil's own that follows
-//!   a FIN only shows in the next write; one behind a full receive buffer once somebody reads.
-//! - Nothing is known about acknowledgements (always 0), there are no pipes (always [`Outcome::NoPipe`]), no urgent
-//!   data and no choice of source address. The in-memory net is the place for these.
+//! - One write is one segment there, and a read never crosses segments. The receive buffer joins
+//!   them, and a [`Chunker`] cuts reads and writes by seed, as if bytes had come, or room had, a
+//!   moment later.
+//! - A window counts segments, not bytes, and a FIN that finds it full is never delivered. So FINs
+//!   wait here until there is room, and nothing here proves a bound on memory.
+//! - Data that nobody had read makes a close a reset, as with a kernel. turmoil has no `SO_LINGER`
+//!   either way: a reset of ours is noted in [`Resets`], and whoever reads the FIN in its place
+//!   takes it for one, after all bytes before it. turmoil's own resets (a host that crashes, data
+//!   for a closed socket) overtake what is on its way.
+//! - As in a kernel, a reset is told once: whoever reads after that gets a clean end. One of
+//!   turmoil's own that follows a FIN only shows in the next write; one behind a full receive
+//!   buffer once somebody reads.
+//! - Nothing is known about acknowledgements (always 0), there are no pipes (always
+//!   [`Outcome::NoPipe`]), no urgent data and no choice of source address. The in-memory net is the
+//!   place for these.
 
 use std::fmt;
 use std::future::Future;
@@ -158,7 +163,8 @@ impl Net {
         self.hub.take_listeners()
     }
 
-    /// The events since the last call, in the order of their first causes. They are hints, as a kernel's are.
+    /// The events since the last call, in the order of their first causes. They are hints, as a
+    /// kernel's are.
     pub fn take_ready(&mut self) -> Vec<(SocketId, Readiness)> {
         self.lingering.retain_mut(|socket| !socket.has_gone());
         let mut events = self.hub.take_sockets();

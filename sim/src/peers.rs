@@ -76,7 +76,8 @@ pub struct Pace {
 pub struct Answer {
     /// Bytes it returns, at least one: its number.
     pub bytes: u64,
-    /// How many forward bytes it waits for before all but the first byte; `None` waits for their end.
+    /// How many forward bytes it waits for before all but the first byte; `None` waits for their
+    /// end.
     pub after: Option<u64>,
     /// Whether it ends its stream after them without waiting for the client's end.
     pub ends_first: bool,
@@ -220,7 +221,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Ends the stream, once there is room: turmoil never delivers a FIN that finds its peer's window full.
+    /// Ends the stream, once there is room: turmoil never delivers a FIN that finds its peer's
+    /// window full.
     async fn fin(&self) -> io::Result<()> {
         poll_fn(|cx| {
             let mut stream = self.stream.borrow_mut();
@@ -256,7 +258,8 @@ async fn both(
     .await;
 }
 
-/// Sleeps, if there is anything to sleep: even no time at all would last until the clock's next tick.
+/// Sleeps, if there is anything to sleep: even no time at all would last until the clock's next
+/// tick.
 async fn rest(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;

@@ -15,7 +15,8 @@ use crate::peers::{Client, Manner};
 use crate::trace::Trace;
 use crate::world::{self, Run};
 
-/// A world, and what is done to it. Everything in it was drawn before it starts, so it can be printed and changed.
+/// A world, and what is done to it. Everything in it was drawn before it starts, so it can be
+/// printed and changed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// How many tlb hosts there are, all alike: `tlb0`, `tlb1`...
@@ -42,7 +43,8 @@ pub struct Scenario {
     pub chunking: Chunking,
     /// The longest way of a segment.
     pub latency: Duration,
-    /// How many segments a peer may send before the other one reads; also how many connects may wait at a listener.
+    /// How many segments a peer may send before the other one reads; also how many connects may
+    /// wait at a listener.
     pub window: usize,
     /// By when all clients must be done.
     pub limit: Duration,
@@ -80,7 +82,8 @@ pub enum Fault {
     Kill(usize),
     /// A backend's process starts again.
     Start(usize),
-    /// A backend's host dies: its sockets are closed on the way, and from then on it does not answer at all.
+    /// A backend's host dies: its sockets are closed on the way, and from then on it does not
+    /// answer at all.
     Crash(usize),
     /// A backend's host comes back, and its process with it.
     Bounce(usize),
@@ -145,11 +148,12 @@ pub fn seeds() -> Vec<u64> {
     }
 }
 
-/// Runs a scenario under every seed. `test` is the test's name as the test runner knows it, `draw` makes the world from
-/// its stream of chance, and `judge` says what must hold beyond what [`check`] demands of every world.
+/// Runs a scenario under every seed. `test` is the test's name as the test runner knows it, `draw`
+/// makes the world from its stream of chance, and `judge` says what must hold beyond what [`check`]
+/// demands of every world.
 ///
-/// # Panics
-/// Something was wrong. The seed, the world, the last lines of its trace and the command that replays it are printed.
+/// # Panics Something was wrong. The seed, the world, the last lines of its trace and the command
+/// that replays it are printed.
 pub fn sweep(
     test: &str,
     draw: impl Fn(&mut Rng) -> Scenario,

@@ -1,4 +1,5 @@
-//! Byte streams that know where they are: any slip, loss, repetition or mix-up is named by its place.
+//! Byte streams that know where they are: any slip, loss, repetition or mix-up is named by its
+//! place.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,11 +17,12 @@ pub const HEAD: usize = KEY.end;
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const TAG: u64 = 0x2b;
 
-/// The bytes that pass between one client and its backend. Both ends know them all, so each checks what it gets.
+/// The bytes that pass between one client and its backend. Both ends know them all, so each checks
+/// what it gets.
 ///
-/// Forward, a station's frame comes first: `*`, a `u32` length, the client's number, the key at 19, two bytes of
-/// check at the end. Backward, the first byte names the backend. The rest consists of words that carry their own
-/// stream and place.
+/// Forward, a station's frame comes first: `*`, a `u32` length, the client's number, the key at 19,
+/// two bytes of check at the end. Backward, the first byte names the backend. The rest consists of
+/// words that carry their own stream and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The client's number in its scenario.
@@ -102,7 +104,8 @@ const fn inverse(odd: u64) -> u64 {
     x
 }
 
-/// What an end of a flow expects to get: it is a prefix of what was sent, or the first difference is named.
+/// What an end of a flow expects to get: it is a prefix of what was sent, or the first difference
+/// is named.
 #[derive(Clone, Debug)]
 pub struct Expect {
     flow: Flow,
@@ -247,7 +250,8 @@ mod tests {
         ] {
             let slip = Expect::forward(FLOW).feed(&bytes.concat()).unwrap_err();
             let origin = (is_from.0, Dir::Forward, is_from.1);
-            // Neighbouring bytes can be alike by chance, so the difference may show a byte or two later.
+            // Neighbouring bytes can be alike by chance, so the difference may show a byte or two
+            // later.
             let late = slip.at - at;
             assert!(late < 4, "{slip}");
             assert_eq!(slip.is_from, Some((origin.0, origin.1, origin.2 + late)));

@@ -10,7 +10,8 @@ use tlb_engine::time::Timestamp;
 /// How many lines are kept for a failure's output.
 pub const KEPT: usize = 50;
 
-/// A running hash over everything that happened, and the last [`KEPT`] lines of it. Clones write to the same trace.
+/// A running hash over everything that happened, and the last [`KEPT`] lines of it. Clones write to
+/// the same trace.
 #[derive(Clone, Debug, Default)]
 pub struct Trace(Rc<RefCell<Inner>>);
 
@@ -43,7 +44,8 @@ impl Trace {
         inner.kept.push_back(line);
     }
 
-    /// Takes a fact into the hash only: single kernel calls, which would drown the facts that explain a failure.
+    /// Takes a fact into the hash only: single kernel calls, which would drown the facts that
+    /// explain a failure.
     pub fn mix(&self, at: Timestamp, host: &str, what: impl fmt::Display) {
         self.0.borrow_mut().take(format_args!("{at} {host} {what}"));
     }

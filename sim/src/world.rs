@@ -191,7 +191,8 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Steps until all clients are done, then until every tlb is empty, then until all have stopped.
+    /// Steps until all clients are done, then until every tlb is empty, then until all have
+    /// stopped.
     fn play(&mut self) -> Vec<String> {
         let mut due = self.scenario.timetable.iter().peekable();
         loop {

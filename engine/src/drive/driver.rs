@@ -199,6 +199,9 @@ impl<I: Io> Driver<I> {
             }
             match self.io.accept(listener) {
                 Accept::Conn(conn, peer) => {
+                    if cfg!(tlb_planted = "one-accept-per-event") {
+                        self.listeners[index] = Door::Quiet;
+                    }
                     // Dropping the connection is what turning it away means.
                     if let Ok(id) = self.engine.accept(now, listener, peer) {
                         self.begin(now, id, conn);
@@ -235,6 +238,12 @@ impl<I: Io> Driver<I> {
             queued: false,
         });
         if let Err(fault) = self.io.adopt(id, conn) {
+            // The accept may have led to a connect, which would be for a client that is not there.
+            while let Some(action) = self.engine.poll_action() {
+                if !matches!(action, Action::Connect { .. }) {
+                    self.perform(action);
+                }
+            }
             self.client_broken(now, id, fault);
             return;
         }
@@ -244,8 +253,6 @@ impl<I: Io> Driver<I> {
     }
 
     fn client_broken(&mut self, now: Timestamp, id: SessionId, fault: Fault) {
-        // Actions of the accept (a connect, say) come first: each call finds the queue empty.
-        self.settle(now);
         self.engine
             .handle(now, Input::ClientBroken { session: id, fault });
         self.settle(now);

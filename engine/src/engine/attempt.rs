@@ -75,7 +75,8 @@ impl Engine {
         let health = &state.health;
         let eligible = |slot: usize| {
             let backend = &backends[slot];
-            backend.address.is_some() && !backend.draining && health[slot].eligible(now)
+            let draining = backend.draining && !cfg!(tlb_planted = "drain-ignored");
+            backend.address.is_some() && !draining && health[slot].eligible(now)
         };
         let tried: Vec<u32> = slots(&pool, &early.tried);
         let slot = match &early.route {
@@ -218,7 +219,7 @@ impl Engine {
     pub(super) fn attempt_failed(&mut self, now: Timestamp, index: usize, fault: Fault) {
         let fall = self.failover(index).fall;
         let mut rng = self.rng.split();
-        let change = if fault.is_local() {
+        let change = if fault.is_local() && !cfg!(tlb_planted = "local-fault-blamed") {
             self.cancel(now, index);
             None
         } else {
@@ -248,14 +249,16 @@ impl Engine {
     fn leave(&mut self, index: usize, fault: Fault) {
         let session = &mut self.sessions[index];
         let backend = session.backend.take();
-        if let Some(backend) = &backend {
+        if let Some(backend) = &backend
+            && !cfg!(tlb_planted = "load-not-returned")
+        {
             backend.load.sub();
         }
         let (id, attempt) = (session.id, session.attempt());
         let backend = backend.map(|backend| backend.incarnation);
         if let Some(early) = &mut session.early {
             early.last_fault = Some(fault);
-            if !fault.is_local() {
+            if !fault.is_local() && !cfg!(tlb_planted = "failed-backend-tried-again") {
                 early.tried.extend(backend);
             }
         }
@@ -281,7 +284,7 @@ impl Engine {
                 CloseReason::ConnectFailed(fault)
             }
         };
-        if session.attempts > retries {
+        if session.attempts > retries && !cfg!(tlb_planted = "retries-without-end") {
             return self.close(now, index, failed(fault), Ends::FIN);
         }
         let budget = self

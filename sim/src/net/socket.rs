@@ -25,7 +25,8 @@ const WINDOW: usize = 64 * 1024;
 /// Most bytes of one segment that are taken in at once.
 const PIECE: usize = 4096;
 
-/// Streams whose end is a reset although turmoil could only send a FIN, as (sender, receiver). One per simulation.
+/// Streams whose end is a reset although turmoil could only send a FIN, as (sender, receiver). One
+/// per simulation.
 #[derive(Clone, Debug, Default)]
 pub struct Resets(Rc<RefCell<Noted>>);
 
@@ -144,8 +145,8 @@ impl Socket {
         }
     }
 
-    /// Takes in what has come, as a kernel would; says whether anything had. Unless the window is full or the stream
-    /// has ended, the waker is armed afterwards.
+    /// Takes in what has come, as a kernel would; says whether anything had. Unless the window is
+    /// full or the stream has ended, the waker is armed afterwards.
     fn pump(&mut self) -> bool {
         let State::Open(stream) = &mut self.state else {
             return false;
@@ -332,7 +333,8 @@ impl Socket {
 
     /// Sends a FIN that is owed, if there is room for it.
     ///
-    /// turmoil counts no credit for a FIN, and never delivers one that finds the peer's window full.
+    /// turmoil counts no credit for a FIN, and never delivers one that finds the peer's window
+    /// full.
     fn send_fin(&mut self) {
         if self.owes_fin && self.has_room() {
             let write = self.write.clone();

@@ -1,4 +1,5 @@
-//! Backends: each connection tells who it is by its first bytes, is checked, and answered as its client's plan says.
+//! Backends: each connection tells who it is by its first bytes, is checked, and answered as its
+//! client's plan says.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -215,7 +216,8 @@ impl Serving<'_> {
         if !answer.ends_first {
             until(|| self.look().end != End::Open).await;
         }
-        // A socket that a reset has closed cannot end its stream, which its reader has told already.
+        // A socket that a reset has closed cannot end its stream, which its reader has told
+        // already.
         let _ = self.wire.fin().await;
     }
 }

@@ -22,7 +22,8 @@ const SESSION: SessionId = SessionId::new(0, 1);
 /// Segments of a window.
 const WINDOW: usize = 8;
 
-/// Runs `lb`, which has the sockets, and `peer`, which connects to it and listens at [`BACK`]. A segment takes at most 2 ms.
+/// Runs `lb`, which has the sockets, and `peer`, which connects to it and listens at [`BACK`]. A
+/// segment takes at most 2 ms.
 fn play(
     lb: impl AsyncFnOnce(Net) + 'static,
     peer: impl AsyncFnOnce(TcpStream, TcpListener, Resets) + 'static,
@@ -105,7 +106,8 @@ fn events_come_once_for_something_new() {
             settle().await;
             assert!(client_hint(&mut net).is_some_and(|hint| hint.readable && hint.writable));
             let mut buf = [0; 4];
-            // A full read proves nothing and brings no event; a short one says that there is no more.
+            // A full read proves nothing and brings no event; a short one says that there is no
+            // more.
             assert_eq!(net.recv(SESSION, &mut buf), moved(4, false));
             assert_eq!(net.recv(SESSION, &mut buf), moved(4, false));
             assert_eq!(net.recv(SESSION, &mut buf), moved(2, true));
@@ -281,7 +283,8 @@ fn a_fin_waits_for_room() {
             }
             net.load(SESSION, Bytes::from_static(b"x"));
             assert_eq!(net.drain(SESSION, Dir::Forward), Outcome::WouldBlock);
-            // Everything arrives, and then the end, although the window is full and the socket closed.
+            // Everything arrives, and then the end, although the window is full and the socket
+            // closed.
             assert_eq!(net.shutdown(SESSION, Side::Backend), Ok(()));
             net.close(SESSION, Side::Backend, Close::Fin);
             for _ in 0..10 {

@@ -155,7 +155,8 @@ fn passive_health_takes_out_and_brings_back() {
         "passive_health_takes_out_and_brings_back",
         |rng| {
             let mut world = world(rng, 0);
-            // Enough clients to take it down while it refuses, some while it is down, some after its back-off.
+            // Enough clients to take it down while it refuses, some while it is down, some after
+            // its back-off.
             for number in 0..20 {
                 let mut client = client(rng, number);
                 own(rng, &mut client, &world.members, 0);

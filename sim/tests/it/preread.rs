@@ -65,7 +65,8 @@ fn preread_timeout() {
                 match index % 4 {
                     // Sends nothing at all.
                     0 => client.script = vec![],
-                    // Never stops sending, never gets there: the deadline is the frame's, not the byte's.
+                    // Never stops sending, never gets there: the deadline is the frame's, not the
+                    // byte's.
                     1 => client.script = [Op::Send(1), Op::Pause(ms(30))].repeat(20),
                     // Garbage without end.
                     2 => {

@@ -302,8 +302,8 @@ fn backend_dies_in_mid_stream() {
             world
         },
         |_, run| {
-            // What is demanded is demanded of every world: no cut stream passes for a whole one. Here somebody has
-            // to have been cut off, and somebody served.
+            // What is demanded is demanded of every world: no cut stream passes for a whole one.
+            // Here somebody has to have been cut off, and somebody served.
             let reasons: Vec<_> = run
                 .clients
                 .iter()

@@ -1,4 +1,5 @@
-//! Everything at once, drawn from the seed: first faults of every kind, then a world that is healed and must work.
+//! Everything at once, drawn from the seed: first faults of every kind, then a world that is healed
+//! and must work.
 
 use tlb_engine::api::CloseReason;
 use tlb_engine::balance::Policy;
@@ -151,8 +152,8 @@ fn draw(rng: &mut Rng) -> Scenario {
     }
     for number in EARLY..EARLY + LATE {
         let mut client = client(rng, number);
-        // Beyond every back-off that could have begun before. The first one may be the trial of a backend that is
-        // down, and until it has succeeded there is no backend for anybody else.
+        // Beyond every back-off that could have begun before. The first one may be the trial of a
+        // backend that is down, and until it has succeeded there is no backend for anybody else.
         let after_trial = if number == EARLY { 0 } else { 500 };
         client.at = ms(12_000 + after_trial + rng.below(100));
         world.clients.push(client);

@@ -55,7 +55,8 @@ pub(crate) fn world(rng: &mut Rng, clients: u16) -> Scenario {
         timetable: vec![],
         chunking: [Chunking::Whole, Chunking::Random][rng.below(2) as usize],
         latency: ms(1 + rng.below(20)),
-        // So many that a crash hardly ever has to send its FIN into a full one, where it would be lost.
+        // So many that a crash hardly ever has to send its FIN into a full one, where it would be
+        // lost.
         window: 256,
         limit: Duration::from_secs(20),
         settle: ms(500),

@@ -1,0 +1,224 @@
+//! The command line.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use tlb_sim::swarm::coverage::{Coverage, WHOLE};
+use tlb_sim::swarm::report::{failure, run_caught};
+use tlb_sim::swarm::{Intensity, Run, Scenario, draw, planted, text};
+
+const HELP: &str = "\
+Runs tlb's engine through network failures in a simulated kernel, each run from one number.
+
+  --seeds N            how many scenarios (default 1000)
+  --seed S             the first one's number (default 1); with --seeds 1, that one alone
+  --mode calm|swarm    no faults, or any (default swarm)
+  --replay FILE        runs one scenario from a file instead
+  --print              prints the scenario instead of running it
+  --hash               prints the hash of each run's trace
+  --keep-going         does not stop at the first failure
+  --brief              of a failure, prints one line
+
+Exit status: 0 all is well, 1 a failure was found, 2 the command line is wrong.
+";
+
+struct Options {
+    seeds: u64,
+    seed: u64,
+    intensity: Intensity,
+    replay: Option<String>,
+    print: bool,
+    hash: bool,
+    keep_going: bool,
+    brief: bool,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options {
+        seeds: 1000,
+        seed: 1,
+        intensity: Intensity::Swarm,
+        replay: None,
+        print: false,
+        hash: false,
+        keep_going: false,
+        brief: false,
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        let number = |text: String| {
+            text.parse()
+                .map_err(|_| format!("{text} is not a number of the kind that {arg} takes"))
+        };
+        match arg.as_str() {
+            "--seeds" => options.seeds = number(value()?)?,
+            "--seed" => options.seed = number(value()?)?,
+            "--mode" => {
+                options.intensity = match value()?.as_str() {
+                    "calm" => Intensity::Calm,
+                    "swarm" => Intensity::Swarm,
+                    other => return Err(format!("--mode is calm or swarm, not {other}")),
+                }
+            }
+            "--replay" => options.replay = Some(value()?),
+            "--print" => options.print = true,
+            "--hash" => options.hash = true,
+            "--brief" => options.brief = true,
+            "--keep-going" => options.keep_going = true,
+            "--help" | "-h" => return Ok(None),
+            other => return Err(format!("{other} is unknown; see --help")),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// Runs; see [`HELP`].
+pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
+    if let Some(name) = planted::name() {
+        eprintln!("THIS PROGRAM HAS A PLANTED BUG: {name}");
+    }
+    match parse(args) {
+        Ok(Some(options)) => execute(&options),
+        Ok(None) => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("tlb-sim: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(options: &Options) -> ExitCode {
+    if let Some(path) = &options.replay {
+        return match fs::read_to_string(path).map_err(|error| error.to_string()) {
+            Err(error) => complain(path, &error),
+            Ok(text) => match text::parse(&text) {
+                Err(error) => complain(path, &error.to_string()),
+                Ok(scenario) => one(&scenario, &format!("tlb-sim --replay {path}"), options),
+            },
+        };
+    }
+    if options.print {
+        print!(
+            "{}",
+            text::print(&draw::draw(options.seed, options.intensity))
+        );
+        return ExitCode::SUCCESS;
+    }
+    sweep(options)
+}
+
+fn complain(path: &str, error: &str) -> ExitCode {
+    eprintln!("tlb-sim: {path}: {error}");
+    ExitCode::from(2)
+}
+
+fn again(options: &Options, seed: u64) -> String {
+    let mode = options.intensity;
+    format!("cargo run -p tlb-sim --profile sweep -- --mode {mode} --seeds 1 --seed {seed}")
+}
+
+fn one(scenario: &Scenario, command: &str, options: &Options) -> ExitCode {
+    if options.print {
+        print!("{}", text::print(scenario));
+        return ExitCode::SUCCESS;
+    }
+    let run = run_caught(scenario);
+    if options.hash {
+        println!("{:016x}", run.hash);
+    }
+    if run.findings.is_empty() {
+        println!(
+            "well: {} sessions, {} events, {:?}",
+            run.sessions, run.events, run.lasted
+        );
+        return ExitCode::SUCCESS;
+    }
+    print!("{}", failure(scenario, &run, command));
+    ExitCode::FAILURE
+}
+
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    failed: u64,
+    sessions: u64,
+    events: u64,
+    virtual_seconds: f64,
+    coverage: Coverage,
+}
+
+impl Totals {
+    fn add(&mut self, run: &Run) {
+        self.runs += 1;
+        self.failed += u64::from(!run.findings.is_empty());
+        self.sessions += run.sessions;
+        self.events += run.events;
+        self.virtual_seconds += run.lasted.as_secs_f64();
+        self.coverage.add(&run.coverage);
+    }
+
+    fn print(&self, seconds: f64) {
+        let (runs, failed) = (self.runs, self.failed);
+        let (sessions, events, faults) = (self.sessions, self.events, self.coverage.faults());
+        println!("scenarios        {runs:>14}   of which failed: {failed}");
+        println!("sessions         {sessions:>14}");
+        println!(
+            "events           {events:>14}   {:>12.0} per second on one core",
+            events as f64 / seconds
+        );
+        println!("faults           {faults:>14}");
+        let per_second = self.virtual_seconds / seconds;
+        println!(
+            "virtual seconds  {:>14.0}   {per_second:>12.0} per real second",
+            self.virtual_seconds
+        );
+        println!("real seconds     {seconds:>14.1}");
+    }
+}
+
+fn sweep(options: &Options) -> ExitCode {
+    let begun = Instant::now();
+    let mut totals = Totals::default();
+    let last = options.seed.saturating_add(options.seeds);
+    for seed in options.seed..last {
+        let scenario = draw::draw(seed, options.intensity);
+        let run = run_caught(&scenario);
+        totals.add(&run);
+        if options.hash {
+            println!("{seed} {:016x}", run.hash);
+        }
+        if run.findings.is_empty() {
+            continue;
+        }
+        if options.keep_going {
+            println!("seed {seed}: {}", run.findings[0]);
+            continue;
+        }
+        if options.brief {
+            let (finding, runs) = (&run.findings[0], totals.runs);
+            println!("found by scenario {runs} (seed {seed}): {finding}");
+            return ExitCode::FAILURE;
+        }
+        print!("{}", failure(&scenario, &run, &again(options, seed)));
+        println!("\nfound by scenario {} of {}", totals.runs, options.seeds);
+        return ExitCode::FAILURE;
+    }
+    if !options.hash {
+        println!("{}", totals.coverage);
+    }
+    totals.print(begun.elapsed().as_secs_f64());
+    let missing = totals.coverage.missing();
+    let whole = options.intensity == Intensity::Swarm && options.seeds >= WHOLE;
+    if whole && !missing.is_empty() {
+        println!("a sweep of this size must have seen these, too: {missing:?}");
+        return ExitCode::FAILURE;
+    }
+    if totals.failed > 0 {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,483 @@
+//! [`ModelIo`]: the calls that the engine's loop makes, on the model's kernel, done as `io-linux` does them.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tlb_engine::api::{Close, Fault};
+use tlb_engine::drive::{Accept, Connect, Io, Outcome, Via};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+
+use super::kernel::{Kernel, Sock};
+use super::ledger::{Call, Injected, Taken};
+
+/// What a call on a socket gets that is not there. The driver makes no such call: it is a finding.
+const GONE: Fault = Fault::Other(9);
+
+/// What a worker's host is short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scarcity {
+    /// Most descriptors it may have; `None` for as many as it likes.
+    pub descriptors: Option<usize>,
+    /// No local port is left.
+    pub ports: bool,
+    /// No memory for another socket.
+    pub memory: bool,
+    /// The next so many connections are gone when they are accepted.
+    pub gone: u32,
+    /// The next so many sockets cannot be registered.
+    pub register: u32,
+}
+
+/// The kernel as one worker uses it.
+#[derive(Debug)]
+pub struct ModelIo {
+    kernel: Rc<RefCell<Kernel>>,
+    worker: usize,
+    sessions: Vec<Entry>,
+    pipes: usize,
+    /// What it is short of now.
+    pub scarcity: Scarcity,
+}
+
+/// An accepted connection; dropping it closes it.
+#[derive(Debug)]
+pub struct Conn {
+    kernel: Rc<RefCell<Kernel>>,
+    worker: usize,
+    sock: Option<Sock>,
+    peer: SocketAddr,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Some(sock) = self.sock {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.ledger.descriptors[self.worker] -= 1;
+            kernel.close(sock, Close::Fin);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    id: Option<SessionId>,
+    sockets: [Option<Sock>; 2],
+    stores: [Store; 2],
+}
+
+/// What a direction has read and not yet written.
+#[derive(Debug, Default)]
+struct Store {
+    chunks: VecDeque<Bytes>,
+    held: usize,
+    pipe: bool,
+}
+
+impl ModelIo {
+    /// The kernel, as `worker` uses it.
+    pub const fn new(kernel: Rc<RefCell<Kernel>>, worker: usize, scarcity: Scarcity) -> Self {
+        Self {
+            kernel,
+            worker,
+            sessions: Vec::new(),
+            pipes: 0,
+            scarcity,
+        }
+    }
+
+    /// Pipes that sessions hold.
+    pub const fn pipes(&self) -> usize {
+        self.pipes
+    }
+
+    /// What sessions hold: sockets and bytes.
+    pub fn holdings(&self) -> (usize, usize) {
+        let sockets = |entry: &Entry| entry.sockets.iter().flatten().count();
+        let bytes = |entry: &Entry| entry.stores.iter().map(|store| store.held).sum::<usize>();
+        let entries = self.sessions.iter();
+        entries.fold((0, 0), |(s, b), entry| {
+            (s + sockets(entry), b + bytes(entry))
+        })
+    }
+
+    fn note(&self, call: Call) {
+        let mut kernel = self.kernel.borrow_mut();
+        let now = kernel.now();
+        kernel.ledger.call(now, self.worker, call);
+    }
+
+    fn find(&self, what: String) {
+        self.kernel.borrow_mut().ledger.find("calls", what);
+    }
+
+    fn is_short(&self, needed: usize) -> bool {
+        let kernel = self.kernel.borrow();
+        let open = kernel.ledger.descriptors[self.worker];
+        self.scarcity
+            .descriptors
+            .is_some_and(|most| open + needed > most)
+    }
+
+    fn entry(&mut self, session: SessionId) -> Option<&mut Entry> {
+        self.sessions
+            .get_mut(session.index())
+            .filter(|entry| entry.id == Some(session))
+    }
+
+    fn sock(&mut self, session: SessionId, side: Side) -> Option<Sock> {
+        let sock = self
+            .entry(session)
+            .and_then(|entry| entry.sockets[side as usize]);
+        if sock.is_none() {
+            self.find(format!("{session} has no {side} socket"));
+        }
+        sock
+    }
+
+    fn fill_store(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome {
+        let Some(sock) = self.sock(session, dir.from()) else {
+            return Outcome::Broken(GONE);
+        };
+        let store = &self.sessions[session.index()].stores[dir as usize];
+        let empty = store.held == 0;
+        match via {
+            Via::Copy if !empty => {
+                self.find(format!(
+                    "{session} {dir}: a buffer is filled that is not empty"
+                ));
+                Outcome::WouldBlock
+            }
+            Via::Copy => self.fill_buffer(sock, session, dir),
+            Via::Splice if !empty && !store.pipe => Outcome::WouldBlock,
+            Via::Splice => self.fill_pipe(sock, session, dir),
+        }
+    }
+
+    fn fill_buffer(&mut self, sock: Sock, session: SessionId, dir: Dir) -> Outcome {
+        let store = &mut self.sessions[session.index()].stores[dir as usize];
+        let mut kernel = self.kernel.borrow_mut();
+        let size = kernel.tuning().copy_buffer;
+        match kernel.read(sock, size, usize::MAX, false, &mut store.chunks) {
+            Ok(0) => Outcome::Eof,
+            Ok(bytes) => {
+                store.held += bytes;
+                Outcome::Moved {
+                    bytes,
+                    short: bytes < size,
+                }
+            }
+            Err(None) => Outcome::WouldBlock,
+            Err(Some(fault)) => Outcome::Broken(fault),
+        }
+    }
+
+    fn fill_pipe(&mut self, sock: Sock, session: SessionId, dir: Dir) -> Outcome {
+        let slots = self.kernel.borrow().tuning().pipe_slots;
+        let most = self.kernel.borrow().tuning().pipes;
+        let short = self.is_short(2);
+        let store = &mut self.sessions[session.index()].stores[dir as usize];
+        let mut kernel = self.kernel.borrow_mut();
+        if !store.pipe && (self.pipes == most || short) {
+            kernel.ledger.inject(Injected::NoPipe);
+            return Outcome::NoPipe;
+        }
+        let free = slots.saturating_sub(store.chunks.len());
+        if free == 0 {
+            kernel.ledger.inject(Injected::FullPipe);
+            return Outcome::WouldBlock;
+        }
+        let at_mark = kernel.is_at_mark(sock);
+        let result = kernel.read(sock, usize::MAX, free, true, &mut store.chunks);
+        if at_mark {
+            kernel.ledger.inject(Injected::UrgentMark);
+        }
+        match result {
+            Ok(0) if store.held > 0 => Outcome::WouldBlock,
+            // A splice may take an urgent mark for the end. A read knows.
+            Ok(0) => {
+                drop(kernel);
+                self.fill_buffer(sock, session, dir)
+            }
+            Ok(bytes) => {
+                store.held += bytes;
+                if !core::mem::replace(&mut store.pipe, true) {
+                    self.pipes += 1;
+                    kernel.ledger.descriptors[self.worker] += 2;
+                }
+                Outcome::Moved {
+                    bytes,
+                    short: false,
+                }
+            }
+            Err(None) => Outcome::WouldBlock,
+            Err(Some(fault)) => Outcome::Broken(fault),
+        }
+    }
+
+    fn drain_store(&mut self, session: SessionId, dir: Dir) -> (usize, Outcome) {
+        let Some(sock) = self.sock(session, dir.to()) else {
+            return (0, Outcome::Broken(GONE));
+        };
+        let store = &mut self.sessions[session.index()].stores[dir as usize];
+        let held = store.held;
+        if held == 0 {
+            self.find(format!("{session} {dir}: an empty store is drained"));
+            return (0, Outcome::WouldBlock);
+        }
+        let result = self
+            .kernel
+            .borrow_mut()
+            .write(sock, &mut store.chunks, false);
+        let outcome = match result {
+            Ok(bytes) => {
+                store.held -= bytes;
+                Outcome::Moved {
+                    bytes,
+                    short: store.held > 0,
+                }
+            }
+            Err(None) => Outcome::WouldBlock,
+            Err(Some(fault)) => Outcome::Broken(fault),
+        };
+        if self.sessions[session.index()].stores[dir as usize].held == 0 {
+            self.drop_store(session, dir);
+        }
+        (held, outcome)
+    }
+
+    fn drop_store(&mut self, session: SessionId, dir: Dir) {
+        let store = core::mem::take(&mut self.sessions[session.index()].stores[dir as usize]);
+        if store.pipe {
+            self.pipes -= 1;
+            self.kernel.borrow_mut().ledger.descriptors[self.worker] -= 2;
+        }
+    }
+
+    fn open_backend(&mut self, to: SocketAddr) -> Result<(Sock, Connect), Fault> {
+        let (fault, kind) = if self.is_short(1) {
+            (Fault::LocalDescriptors, Injected::ConnectExhausted)
+        } else if self.scarcity.ports {
+            (Fault::LocalPorts, Injected::LocalPorts)
+        } else if self.scarcity.memory {
+            (Fault::LocalMemory, Injected::LocalMemory)
+        } else {
+            return self.kernel.borrow_mut().connect(self.worker, to);
+        };
+        self.kernel.borrow_mut().ledger.inject(kind);
+        Err(fault)
+    }
+}
+
+impl Io for ModelIo {
+    type Conn = Conn;
+
+    fn accept(&mut self, listener: ListenerId) -> Accept<Conn> {
+        let waiting = self.kernel.borrow().is_waited_at(self.worker, listener);
+        let short = waiting && self.is_short(1);
+        let mut kernel = self.kernel.borrow_mut();
+        let (accept, taken) = if short {
+            kernel.ledger.inject(Injected::AcceptExhausted);
+            let fault = Fault::LocalDescriptors;
+            (Accept::Exhausted(fault), Taken::Exhausted)
+        } else if let Some((sock, peer)) = kernel.accept(self.worker, listener) {
+            if self.scarcity.gone > 0 {
+                self.scarcity.gone -= 1;
+                kernel.ledger.inject(Injected::AcceptGone);
+                kernel.close(sock, Close::Reset);
+                (Accept::Gone, Taken::Gone)
+            } else {
+                kernel.ledger.descriptors[self.worker] += 1;
+                let conn = Conn {
+                    kernel: Rc::clone(&self.kernel),
+                    worker: self.worker,
+                    sock: Some(sock),
+                    peer,
+                };
+                (Accept::Conn(conn, peer), Taken::One)
+            }
+        } else {
+            (Accept::WouldBlock, Taken::None)
+        };
+        drop(kernel);
+        self.note(Call::Accept(listener, taken));
+        accept
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.note(Call::Unlisten(listener));
+        self.kernel.borrow_mut().unlisten(self.worker, listener);
+    }
+
+    fn adopt(&mut self, session: SessionId, mut conn: Conn) -> Result<(), Fault> {
+        let well = self.scarcity.register == 0;
+        self.note(Call::Adopt(session, conn.peer, well));
+        if self.sessions.len() <= session.index() {
+            self.sessions
+                .resize_with(session.index() + 1, Entry::default);
+        }
+        if !well {
+            self.scarcity.register -= 1;
+            self.kernel
+                .borrow_mut()
+                .ledger
+                .inject(Injected::LocalMemory);
+            return Err(Fault::LocalMemory);
+        }
+        let entry = &mut self.sessions[session.index()];
+        if entry.sockets.iter().any(Option::is_some) {
+            self.find(format!(
+                "{session} begins before its slot's last session has closed"
+            ));
+        }
+        let sock = conn.sock.take();
+        let entry = &mut self.sessions[session.index()];
+        *entry = Entry {
+            id: Some(session),
+            sockets: [sock, None],
+            stores: Default::default(),
+        };
+        if let Some(sock) = sock {
+            let name = SocketId::client(session);
+            self.kernel.borrow_mut().register(sock, self.worker, name);
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, session: SessionId, buf: &mut [u8]) -> Outcome {
+        let outcome = match self.sock(session, Side::Client) {
+            None => Outcome::Broken(GONE),
+            Some(sock) => {
+                let mut chunks = VecDeque::new();
+                let mut kernel = self.kernel.borrow_mut();
+                match kernel.read(sock, buf.len(), usize::MAX, false, &mut chunks) {
+                    Ok(0) => Outcome::Eof,
+                    Ok(bytes) => {
+                        let mut rest = &mut buf[..bytes];
+                        for chunk in chunks {
+                            let (here, after) = rest.split_at_mut(chunk.len());
+                            here.copy_from_slice(&chunk);
+                            rest = after;
+                        }
+                        Outcome::Moved {
+                            bytes,
+                            short: bytes < buf.len(),
+                        }
+                    }
+                    Err(None) => Outcome::WouldBlock,
+                    Err(Some(fault)) => Outcome::Broken(fault),
+                }
+            }
+        };
+        self.note(Call::Recv(session, outcome));
+        outcome
+    }
+
+    fn connect(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        to: SocketAddr,
+        _from: Option<IpAddr>,
+    ) -> Result<Connect, Fault> {
+        let result = self.open_backend(to);
+        let progress = result.map(|(_, progress)| progress);
+        self.note(Call::Connect(session, attempt, to, progress));
+        let (sock, progress) = result?;
+        self.kernel.borrow_mut().ledger.descriptors[self.worker] += 1;
+        let Some(entry) = self.entry(session) else {
+            self.find(format!("{session} connects without a client"));
+            return Err(GONE);
+        };
+        if entry.sockets[Side::Backend as usize]
+            .replace(sock)
+            .is_some()
+        {
+            self.find(format!(
+                "{session} connects before it has left its last backend"
+            ));
+        }
+        let name = SocketId::backend(session, attempt);
+        self.kernel.borrow_mut().register(sock, self.worker, name);
+        Ok(progress)
+    }
+
+    fn connected(&mut self, session: SessionId) -> Result<Connect, Fault> {
+        let result = match self.sock(session, Side::Backend) {
+            None => Err(GONE),
+            Some(sock) => self.kernel.borrow_mut().connected(sock),
+        };
+        self.note(Call::Connected(session, result));
+        result
+    }
+
+    fn load(&mut self, session: SessionId, preface: Bytes) {
+        self.note(Call::Load(session, preface.len()));
+        let Some(entry) = self.entry(session) else {
+            return self.find(format!("{session} is loaded, but does not exist"));
+        };
+        let store = &mut entry.stores[Dir::Forward as usize];
+        let was_empty = store.held == 0;
+        store.held += preface.len();
+        store.chunks.push_back(preface);
+        if !was_empty {
+            self.find(format!("{session}: the preface does not come first"));
+        }
+    }
+
+    fn fill(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome {
+        let outcome = self.fill_store(session, dir, via);
+        self.note(Call::Fill(session, dir, via, outcome));
+        outcome
+    }
+
+    fn drain(&mut self, session: SessionId, dir: Dir) -> Outcome {
+        let (held, outcome) = self.drain_store(session, dir);
+        self.note(Call::Drain(session, dir, held, outcome));
+        outcome
+    }
+
+    fn shutdown(&mut self, session: SessionId, side: Side) -> Result<(), Fault> {
+        let result = match self.sock(session, side) {
+            None => Err(GONE),
+            Some(sock) => self.kernel.borrow_mut().shutdown(sock),
+        };
+        self.note(Call::Shutdown(session, side, result));
+        result
+    }
+
+    fn take_error(&mut self, session: SessionId, side: Side) -> Option<Fault> {
+        let sock = self.sock(session, side)?;
+        let fault = self.kernel.borrow_mut().take_error(sock);
+        self.note(Call::TakeError(session, side, fault));
+        fault
+    }
+
+    fn unacknowledged(&mut self, session: SessionId, side: Side) -> usize {
+        let bytes = match self.sock(session, side) {
+            None => 0,
+            Some(sock) => self.kernel.borrow().unacknowledged(sock),
+        };
+        self.note(Call::Unacknowledged(session, side, bytes));
+        bytes
+    }
+
+    fn close(&mut self, session: SessionId, side: Side, how: Close) {
+        let sock = self
+            .entry(session)
+            .and_then(|entry| entry.sockets[side as usize].take());
+        self.note(Call::Close(session, side, how, sock.is_some()));
+        if let Some(sock) = sock {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.ledger.descriptors[self.worker] -= 1;
+            kernel.close(sock, how);
+        }
+        if self.entry(session).is_some() {
+            for dir in Dir::BOTH {
+                self.drop_store(session, dir);
+            }
+        }
+    }
+}

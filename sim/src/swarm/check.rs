@@ -1,0 +1,97 @@
+//! What must hold in every scenario. Each checker is small, knows one thing, and is told of events and calls.
+
+mod conservation;
+mod half_close;
+mod health;
+mod integrity;
+mod routing;
+mod timers;
+
+use tlb_engine::api::Event;
+use tlb_engine::drive::Turn;
+use tlb_engine::roster::Roster;
+use tlb_engine::time::Timestamp;
+
+use self::conservation::Conservation;
+use self::half_close::HalfClose;
+use self::health::Health;
+pub use self::integrity::integrity;
+use self::routing::Routing;
+use self::timers::Timers;
+use super::scenario::Scenario;
+use crate::model::ledger::{Call, Finding};
+
+/// Where and when something happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The world.
+    pub scenario: &'a Scenario,
+    /// The worker's roster.
+    pub roster: &'a Roster,
+    /// The worker.
+    pub worker: usize,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What a checker says.
+#[derive(Debug, Default)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    /// Something is wrong.
+    pub fn add(&mut self, checker: &'static str, what: String) {
+        self.0.push(Finding { checker, what });
+    }
+}
+
+/// All of them, for one worker.
+#[derive(Debug, Default)]
+pub struct Checkers {
+    conservation: Conservation,
+    half_close: HalfClose,
+    health: Health,
+    routing: Routing,
+    timers: Timers,
+}
+
+impl Checkers {
+    /// A call was made.
+    pub fn call(&mut self, scene: &Scene<'_>, call: &Call, findings: &mut Findings) {
+        self.conservation.call(call, findings);
+        self.half_close.call(scene, call, findings);
+        self.timers.call(scene, call, findings);
+    }
+
+    /// The engine said something.
+    pub fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
+        self.conservation.event(scene, event, findings);
+        self.half_close.event(event, findings);
+        self.routing.event(scene, event, findings);
+        self.health.event(scene, event, findings);
+        self.timers.event(scene, event, findings);
+    }
+
+    /// A turn is over, in which so many calls got something done.
+    pub fn turn(&mut self, scene: &Scene<'_>, turn: Turn, progress: bool, findings: &mut Findings) {
+        self.timers.turn(scene, turn, progress, findings);
+        self.routing.turn(scene, findings);
+    }
+
+    /// All workers were told to stop.
+    pub fn stopped(&mut self, now: Timestamp) {
+        self.timers.stopped(now);
+        self.half_close.stopped();
+    }
+
+    /// Nothing more will happen.
+    pub fn end(&self, scene: &Scene<'_>, findings: &mut Findings) {
+        self.conservation.end(scene, findings);
+        self.health.end(findings);
+    }
+
+    /// Sessions that began.
+    pub const fn sessions(&self) -> u64 {
+        self.conservation.began()
+    }
+}

@@ -1,0 +1,110 @@
+//! A backend goes down by `fall` failures in a row, neither before nor after.
+
+use std::collections::BTreeMap;
+
+use tlb_engine::api::Event;
+use tlb_engine::ids::{Incarnation, PoolId, SessionId};
+use tlb_engine::roster::Roster;
+
+use super::{Findings, Scene};
+
+const NAME: &str = "health";
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    failures: u32,
+    down: bool,
+}
+
+/// Counts failures.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    rows: BTreeMap<Incarnation, Row>,
+    pools: BTreeMap<SessionId, PoolId>,
+    /// The next event must say that it is down.
+    due: Option<Incarnation>,
+}
+
+/// Whether a backend is in a pool of a roster.
+pub(super) fn is_known(roster: &Roster, pool: PoolId, backend: Incarnation) -> bool {
+    roster.pool(pool).is_some_and(|pool| {
+        pool.backends()
+            .iter()
+            .any(|known| known.incarnation == backend)
+    })
+}
+
+impl Health {
+    pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
+        if let Some(due) = self.due.take()
+            && !matches!(event, Event::BackendDown { backend, .. } if *backend == due)
+        {
+            findings.add(
+                NAME,
+                format!("{due:?} failed often enough, but is not down"),
+            );
+        }
+        match *event {
+            Event::Picked { session, pool, .. } => {
+                self.pools.insert(session, pool);
+            }
+            Event::AttemptFailed {
+                session,
+                backend: Some(backend),
+                fault,
+                ..
+            } if !fault.is_local() => {
+                let Some(&pool) = self.pools.get(&session) else {
+                    return;
+                };
+                let row = self.rows.entry(backend).or_default();
+                if row.down || !is_known(scene.roster, pool, backend) {
+                    return;
+                }
+                row.failures += 1;
+                if row.failures >= scene.scenario.pools[pool.index()].fall {
+                    self.due = Some(backend);
+                }
+            }
+            Event::Established {
+                backend: Some(backend),
+                ..
+            } => {
+                let row = self.rows.entry(backend).or_default();
+                row.failures = 0;
+            }
+            Event::BackendDown { pool, backend, .. } => {
+                let row = self.rows.entry(backend).or_default();
+                let fall = scene.scenario.pools[pool.index()].fall;
+                if row.down || row.failures < fall {
+                    let failures = row.failures;
+                    findings.add(
+                        NAME,
+                        format!("{backend:?} is down after {failures} failures"),
+                    );
+                }
+                row.down = true;
+            }
+            Event::BackendUp { backend, .. } => {
+                let row = self.rows.entry(backend).or_default();
+                if !row.down {
+                    findings.add(NAME, format!("{backend:?} comes up, but was not down"));
+                }
+                *row = Row::default();
+            }
+            Event::Closed(ref closed) => {
+                self.pools.remove(&closed.session);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn end(&self, findings: &mut Findings) {
+        if let Some(due) = self.due {
+            findings.add(
+                NAME,
+                format!("{due:?} failed often enough, but is not down"),
+            );
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! A session goes to its key's owner: the first backend on the documented ring that may take it, by that worker's
+//! roster at the pick. Nothing new goes to a backend that drains or is down, except one trial at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tlb_engine::api::{CloseReason, Event};
+use tlb_engine::balance::{Policy, hash_key, hash_source};
+use tlb_engine::health::Passive;
+use tlb_engine::ids::{Incarnation, PoolId, SessionId};
+use tlb_engine::rng::Rng;
+use tlb_engine::roster::Pool;
+use tlb_engine::time::{Duration, Timestamp};
+
+use super::health::is_known;
+use super::{Findings, Scene};
+use crate::swarm::scenario::Framing;
+use crate::swarm::stream;
+
+const NAME: &str = "routing";
+
+#[derive(Debug, Default)]
+struct Seeker {
+    client: Option<usize>,
+    tried: Vec<Incarnation>,
+    failed_at: Option<Timestamp>,
+    /// Where it is connecting to.
+    now_at: Option<Incarnation>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Timestamp,
+    strikes: u32,
+    trial: Option<SessionId>,
+    /// The last trial said nothing: the next one may come at once.
+    at_once: bool,
+}
+
+/// The oracle.
+#[derive(Debug, Default)]
+pub(super) struct Routing {
+    seekers: BTreeMap<SessionId, Seeker>,
+    down: BTreeMap<Incarnation, Down>,
+    /// Of the last roster that was looked at.
+    epoch: u64,
+    rings: Vec<(Arc<Pool>, Vec<(u64, usize)>)>,
+}
+
+impl Routing {
+    pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
+        match *event {
+            Event::Accepted { session, peer, .. } => {
+                let client = scene.scenario.client_at(peer);
+                let seeker = Seeker {
+                    client,
+                    ..Seeker::default()
+                };
+                self.seekers.insert(session, seeker);
+            }
+            Event::Picked {
+                session,
+                pool,
+                backend: Some(backend),
+                to,
+                ..
+            } => {
+                let wrong = self.picked(scene, session, pool, backend, to);
+                if let Err(what) = wrong {
+                    findings.add(
+                        NAME,
+                        format!("{session} goes to {backend:?} at {to}: {what}"),
+                    );
+                }
+            }
+            Event::AttemptFailed {
+                session,
+                backend: Some(backend),
+                fault,
+                ..
+            } => {
+                if let Some(seeker) = self.seekers.get_mut(&session) {
+                    seeker.failed_at = Some(scene.now);
+                    seeker.now_at = None;
+                    if !fault.is_local() {
+                        seeker.tried.push(backend);
+                    }
+                }
+                self.trial_over(scene.now, session, backend, !fault.is_local());
+            }
+            Event::Established { session, .. } => {
+                if let Some(seeker) = self.seekers.get_mut(&session) {
+                    seeker.now_at = None;
+                }
+            }
+            Event::BackendDown { backend, .. } => {
+                let down = Down {
+                    since: scene.now,
+                    strikes: 1,
+                    trial: None,
+                    at_once: false,
+                };
+                self.down.insert(backend, down);
+            }
+            Event::BackendUp { backend, .. } => {
+                self.down.remove(&backend);
+            }
+            Event::Closed(ref closed) => {
+                let seeker = self.seekers.remove(&closed.session);
+                if let Some(backend) = seeker.and_then(|seeker| seeker.now_at) {
+                    self.trial_over(scene.now, closed.session, backend, false);
+                }
+                if closed.reason == CloseReason::NoBackend {
+                    let pool = scene.scenario.listeners[closed.listener.index()].pool;
+                    self.nobody(scene, PoolId(pool as u32), closed.session, findings);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// After a new roster: nobody waits for a backend that is not in it any more.
+    pub(super) fn turn(&mut self, scene: &Scene<'_>, findings: &mut Findings) {
+        let epoch = scene.roster.epoch;
+        if core::mem::replace(&mut self.epoch, epoch) == epoch {
+            return;
+        }
+        for (session, seeker) in &self.seekers {
+            let Some(backend) = seeker.now_at else {
+                continue;
+            };
+            let pools = 0..scene.roster.pools.len() as u32;
+            if !pools
+                .map(PoolId)
+                .any(|pool| is_known(scene.roster, pool, backend))
+            {
+                findings.add(
+                    NAME,
+                    format!("{session} waits for {backend:?}, which was removed"),
+                );
+            }
+        }
+    }
+
+    fn trial_over(&mut self, now: Timestamp, session: SessionId, backend: Incarnation, fair: bool) {
+        if let Some(down) = self.down.get_mut(&backend)
+            && down.trial == Some(session)
+        {
+            down.trial = None;
+            down.at_once = !fair;
+            if fair {
+                down.since = now;
+                down.strikes += 1;
+            }
+        }
+    }
+
+    /// A session was turned away because nobody may take it: is that so?
+    fn nobody(&self, scene: &Scene<'_>, pool: PoolId, session: SessionId, findings: &mut Findings) {
+        let Some(pool) = scene.roster.pool(pool) else {
+            return;
+        };
+        let up = pool.backends().iter().find(|backend| {
+            backend.address.is_some()
+                && !backend.draining
+                && !self.down.contains_key(&backend.incarnation)
+        });
+        if let Some(backend) = up {
+            let id = &backend.id;
+            findings.add(
+                NAME,
+                format!("{session} has no backend, but {id} could take it"),
+            );
+        }
+    }
+
+    fn picked(
+        &mut self,
+        scene: &Scene<'_>,
+        session: SessionId,
+        pool: PoolId,
+        backend: Incarnation,
+        to: std::net::SocketAddr,
+    ) -> Result<(), String> {
+        let pool = scene.roster.pool(pool).ok_or("its pool is unknown")?;
+        let slots = pool.backends();
+        let slot = slots
+            .iter()
+            .position(|known| known.incarnation == backend)
+            .ok_or("it is not in the roster")?;
+        if slots[slot].draining {
+            return Err("it drains".into());
+        }
+        if slots[slot].address != Some(to) {
+            return Err("it is not there".into());
+        }
+        let seeker = self
+            .seekers
+            .get_mut(&session)
+            .ok_or("there is no such session")?;
+        seeker.now_at = Some(backend);
+        if seeker.failed_at.is_some_and(|at| at < scene.now) {
+            // It has waited, and begins a round anew.
+            seeker.tried.clear();
+        }
+        let (client, tried) = (seeker.client, seeker.tried.clone());
+        if tried.contains(&backend) {
+            return Err("it has just failed there".into());
+        }
+        if let Some(down) = self.down.get_mut(&backend) {
+            try_out(down, scene.now, session)?;
+        }
+        let Some(client) = client else {
+            return Err("nobody comes from there".into());
+        };
+        let Some(hash) = hash_of(scene, client, pool.policy) else {
+            return Ok(());
+        };
+        if pool.bounded_load.is_some() {
+            return Ok(());
+        }
+        self.owner(pool, hash, slot, &tried)
+    }
+
+    /// Walks the ring to the picked slot, over those that may be passed.
+    fn owner(
+        &mut self,
+        pool: &Arc<Pool>,
+        hash: u64,
+        picked: usize,
+        tried: &[Incarnation],
+    ) -> Result<(), String> {
+        let known = self.rings.iter().position(|(of, _)| Arc::ptr_eq(of, pool));
+        let place = known.unwrap_or_else(|| {
+            self.rings.truncate(3);
+            self.rings.insert(0, (Arc::clone(pool), naive_ring(pool)));
+            0
+        });
+        let ring = &self.rings[place].1;
+        let from = ring.partition_point(|(point, _)| *point < hash);
+        for &(_, slot) in ring[from..].iter().chain(&ring[..from]) {
+            if slot == picked {
+                return Ok(());
+            }
+            let backend = &pool.backends()[slot];
+            let may = backend.address.is_some()
+                && !backend.draining
+                && !tried.contains(&backend.incarnation)
+                && !self.down.contains_key(&backend.incarnation);
+            if may {
+                return Err(format!("its key belongs to {}", backend.id));
+            }
+        }
+        Err("it has no point on the ring".into())
+    }
+}
+
+fn try_out(down: &mut Down, now: Timestamp, session: SessionId) -> Result<(), String> {
+    if let Some(other) = down.trial {
+        return Err(format!("it is down, and {other} is trying it"));
+    }
+    let doublings = (down.strikes - 1).min(10);
+    let least = (Passive::BACK_OFF_MIN * (1 << doublings)).min(Passive::BACK_OFF_MAX);
+    let least = least * (100 - Passive::JITTER_PERCENT as u32) / 100;
+    if !down.at_once && now.since(down.since) < least - Duration::from_nanos(1000) {
+        return Err("it is down, and its back-off is not over".into());
+    }
+    down.trial = Some(session);
+    Ok(())
+}
+
+/// What the policy looks a client up by; `None` where chance or load decides.
+fn hash_of(scene: &Scene<'_>, client: usize, policy: Policy) -> Option<u64> {
+    let about = &scene.scenario.clients[client];
+    let framing = scene.scenario.listeners[about.listener].framing;
+    match policy {
+        Policy::HashRing { .. } if framing != Framing::None => Some(hash_key(&stream::key(about))),
+        Policy::Source { .. } => Some(hash_source(scene.scenario.client_address(client).ip())),
+        _ => None,
+    }
+}
+
+/// The ring as `tlb_engine::balance` documents it: all points of all backends, sorted.
+fn naive_ring(pool: &Pool) -> Vec<(u64, usize)> {
+    let (Policy::HashRing { points } | Policy::Source { points }) = pool.policy else {
+        return Vec::new();
+    };
+    let mut ring = Vec::new();
+    for (slot, backend) in pool.backends().iter().enumerate() {
+        let mut stream = Rng::new(hash_key(backend.id.as_bytes()));
+        for _ in 0..points * backend.weight {
+            ring.push((stream.next_u64(), slot));
+        }
+    }
+    ring.sort_unstable();
+    ring
+}

@@ -1,0 +1,525 @@
+//! From a seed to a scenario.
+
+use std::fmt;
+
+use tlb_engine::balance::Policy;
+use tlb_engine::drive::Mode;
+use tlb_engine::rng::Rng;
+
+use super::scenario::{
+    Backend, Client, Door, FRAME_FIXED, FRAME_MIN, Framing, Group, Membership, Scenario, Script,
+    Start, Then, Trouble,
+};
+use crate::model::Tuning;
+
+/// How hard a scenario is on tlb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intensity {
+    /// No faults, and everybody does as they should.
+    Calm,
+    /// Whole classes of faults switched off at random, the others with wild weights.
+    Swarm,
+}
+
+impl fmt::Display for Intensity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "calm",
+            Self::Swarm => "swarm",
+        })
+    }
+}
+
+/// Of so many swarm seeds, one is a storm of retries that spends a pool's budget.
+const STORMS: u64 = 97;
+
+/// A scenario from a seed.
+pub fn draw(seed: u64, intensity: Intensity) -> Scenario {
+    // Streams of their own, so that a draw more in one does not shift the others.
+    let mut root = Rng::new(seed);
+    let (mut world, mut workload, mut faults) = (root.split(), root.split(), root.split());
+    let mut scenario = draw_world(seed, &mut world);
+    if intensity == Intensity::Calm {
+        calm_workload(&mut scenario, &mut workload);
+        return scenario;
+    }
+    if seed % STORMS == STORMS - 1 {
+        storm(&mut scenario, &mut workload);
+        return scenario;
+    }
+    let classes = Classes::draw(&mut workload);
+    wild_workload(&mut scenario, &mut workload, &classes);
+    timetable(&mut scenario, &mut faults);
+    scenario
+}
+
+fn one_of<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[rng.below(of.len() as u64) as usize]
+}
+
+fn chance(rng: &mut Rng, percent: u64) -> bool {
+    rng.below(100) < percent
+}
+
+fn within(rng: &mut Rng, least: u64, most: u64) -> u64 {
+    least + rng.below(most - least + 1)
+}
+
+/// Mostly small, sometimes several windows.
+fn size(rng: &mut Rng) -> u32 {
+    let most = one_of(rng, &[1, 10, 100, 1000, 10_000, 10_000, 100_000]);
+    let most = if chance(rng, 4) { 600_000 } else { most };
+    rng.below(most + 1) as u32
+}
+
+fn draw_world(seed: u64, rng: &mut Rng) -> Scenario {
+    let buffer = one_of(rng, &[512, 2048, 8192, 65_536, 131_072]);
+    let tuning = Tuning {
+        send_buffer: buffer,
+        receive_buffer: one_of(rng, &[512, 4096, 16_384, 131_072]),
+        segment: one_of(rng, &[100, 536, 1460, 16_384]),
+        copy_buffer: one_of(rng, &[64, 1024, 16_384, 65_536]),
+        pipe_slots: one_of(rng, &[1, 2, 4, 16]),
+        pipes: one_of(rng, &[0, 1, 3, 1000]),
+        backlog: one_of(rng, &[2, 16, 128]),
+        partial: one_of(rng, &[0, 0, 16, 128]),
+        immediate: one_of(rng, &[0, 64, 255]),
+        user_timeout_ms: within(rng, 200, 3000),
+    };
+    let pools = within(rng, 1, 2) as usize;
+    let backends = within(rng, 1, 8) as usize;
+    let latency = one_of(rng, &[0, 0, 50, 500, 5000]);
+    Scenario {
+        seed,
+        workers: within(rng, 1, 3) as usize,
+        mode: one_of(rng, &[Mode::Copy, Mode::Splice, Mode::Auto]),
+        lag_us: one_of(rng, &[0, 0, 20, 500]),
+        heal_us: 4_000_000,
+        tuning,
+        preread_memory: one_of(rng, &[2000, 100_000, 1 << 20]),
+        reset_ms: within(rng, 50, 1500),
+        shutdown_ms: within(rng, 0, 1500),
+        listeners: (0..pools).map(|pool| draw_door(rng, pool)).collect(),
+        pools: (0..pools).map(|_| draw_group(rng)).collect(),
+        backends: (0..backends)
+            .map(|backend| Backend {
+                pool: backend % pools,
+                weight: within(rng, 1, 3) as u32,
+                membership: Membership::Member,
+                latency_us: latency,
+                jitter_us: one_of(rng, &[0, 0, 100, 2000]),
+                script: echo(),
+            })
+            .collect(),
+        clients: vec![],
+        faults: vec![],
+    }
+}
+
+fn draw_door(rng: &mut Rng, pool: usize) -> Door {
+    Door {
+        framing: one_of(
+            rng,
+            &[
+                Framing::None,
+                Framing::Length,
+                Framing::Length,
+                Framing::Delimited,
+                Framing::Fixed,
+            ],
+        ),
+        pool,
+        preread_ms: within(rng, 100, 2000),
+        limit: one_of(rng, &[64, 1000, 65_536]),
+        max_sessions: one_of(rng, &[2, 1000, 1000]),
+        idle_ms: one_of(rng, &[None, None, Some(300), Some(2000)]),
+        half_close_ms: one_of(rng, &[200, 3000, 10_000]),
+    }
+}
+
+fn draw_group(rng: &mut Rng) -> Group {
+    let points = one_of(rng, &[16, 64]);
+    Group {
+        policy: one_of(
+            rng,
+            &[
+                Policy::HashRing { points },
+                Policy::HashRing { points },
+                Policy::HashRing { points },
+                Policy::Source { points },
+                Policy::RoundRobin,
+                Policy::LeastSessions,
+                Policy::PowerOfTwo,
+            ],
+        ),
+        bounded: one_of(rng, &[None, None, None, Some(150)]),
+        connect_ms: within(rng, 50, 800),
+        retries: within(rng, 0, 5) as u8,
+        fall: within(rng, 1, 4) as u32,
+    }
+}
+
+const fn echo() -> Script {
+    Script {
+        start: Start::Echo,
+        send: 0,
+        chunk: u32::MAX,
+        pause_us: 0,
+        urgent: false,
+        then: Then::FinLast,
+        read: u32::MAX,
+        read_pause_us: 0,
+        quit: None,
+    }
+}
+
+/// Well-formed clients; nothing goes wrong, and timeouts are long enough for all.
+fn calm_workload(scenario: &mut Scenario, rng: &mut Rng) {
+    scenario.preread_memory = 1 << 24;
+    scenario.tuning.backlog = 1000;
+    scenario.tuning.pipes = 1000;
+    for door in &mut scenario.listeners {
+        door.preread_ms = 60_000;
+        door.limit = 65_536;
+        door.max_sessions = 1000;
+        door.idle_ms = None;
+        door.half_close_ms = 60_000;
+    }
+    for group in &mut scenario.pools {
+        group.connect_ms = 30_000;
+    }
+    scenario.reset_ms = 30_000;
+    ensure_members(scenario);
+    for backend in &mut scenario.backends {
+        let answer = size(rng).min(50_000);
+        backend.script = one_of(
+            rng,
+            &[
+                echo(),
+                Script {
+                    start: Start::End,
+                    send: answer,
+                    ..echo()
+                },
+                Script {
+                    start: Start::Now,
+                    send: answer,
+                    then: Then::Fin,
+                    ..echo()
+                },
+            ],
+        );
+    }
+    let count = one_of(rng, &[1, 5, 20]);
+    for _ in 0..count {
+        let mut client = draw_client(scenario, rng, &Classes::default());
+        client.garbage = 0;
+        client.script.send = client.script.send.min(50_000).max(client.frame);
+        client.script.pause_us = client.script.pause_us.min(50);
+        scenario.clients.push(client);
+    }
+}
+
+/// Which kinds of behaviour a swarm scenario has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Classes {
+    garbage: bool,
+    truncated: bool,
+    aborts: bool,
+    slow: bool,
+    trickle: bool,
+    urgent: bool,
+    hold: bool,
+    odd_backends: bool,
+}
+
+impl Classes {
+    fn draw(rng: &mut Rng) -> Self {
+        let mut on = || chance(rng, 50);
+        Self {
+            garbage: on(),
+            truncated: on(),
+            aborts: on(),
+            slow: on(),
+            trickle: on(),
+            urgent: on(),
+            hold: on(),
+            odd_backends: on(),
+        }
+    }
+}
+
+fn wild_workload(scenario: &mut Scenario, rng: &mut Rng, classes: &Classes) {
+    for backend in &mut scenario.backends {
+        backend.membership = one_of(
+            rng,
+            &[
+                Membership::Member,
+                Membership::Member,
+                Membership::Member,
+                Membership::Member,
+                Membership::Draining,
+                Membership::Absent,
+            ],
+        );
+        backend.script = draw_backend(rng, classes);
+    }
+    let count = one_of(rng, &[1, 3, 10, 30]);
+    for _ in 0..count {
+        let client = draw_client(scenario, rng, classes);
+        scenario.clients.push(client);
+    }
+}
+
+fn draw_backend(rng: &mut Rng, classes: &Classes) -> Script {
+    if !classes.odd_backends {
+        return echo();
+    }
+    let send = size(rng);
+    let start = match rng.below(5) {
+        0 => Start::Now,
+        1 => Start::End,
+        2 => Start::Bytes(rng.below(200) as u32),
+        _ => Start::Echo,
+    };
+    let mut then = one_of(rng, &[Then::FinLast, Then::FinLast, Then::Fin]);
+    let mut quit = None;
+    if classes.aborts && chance(rng, 30) {
+        match rng.below(3) {
+            0 => then = Then::Reset,
+            1 => then = Then::Close,
+            _ => {
+                quit = Some((
+                    rng.below(3000) as u32,
+                    one_of(rng, &[Then::Reset, Then::Close]),
+                ))
+            }
+        }
+    } else if classes.hold && chance(rng, 20) {
+        then = Then::Hold;
+    }
+    let (read, read_pause_us) = draw_reading(rng, classes);
+    let chunk = draw_chunk(rng, classes);
+    Script {
+        start,
+        send: if chunk < 100 { send.min(3000) } else { send },
+        chunk,
+        pause_us: one_of(rng, &[0, 0, 10, 1000]),
+        urgent: classes.urgent && chance(rng, 20),
+        then,
+        read,
+        read_pause_us,
+        quit,
+    }
+}
+
+fn draw_reading(rng: &mut Rng, classes: &Classes) -> (u32, u32) {
+    if classes.slow && chance(rng, 25) {
+        one_of(rng, &[(0, 0), (1000, 5000), (100, 1000), (20_000, 20_000)])
+    } else {
+        (u32::MAX, 0)
+    }
+}
+
+fn draw_chunk(rng: &mut Rng, classes: &Classes) -> u32 {
+    if classes.trickle && chance(rng, 30) {
+        one_of(rng, &[1, 3, 50])
+    } else {
+        one_of(rng, &[500, 1460, 20_000, 1 << 20])
+    }
+}
+
+fn draw_client(scenario: &Scenario, rng: &mut Rng, classes: &Classes) -> Client {
+    let listener = rng.below(scenario.listeners.len() as u64) as usize;
+    let framing = scenario.listeners[listener].framing;
+    let frame = match framing {
+        Framing::Fixed => FRAME_FIXED,
+        _ => FRAME_MIN + size(rng).min(2000),
+    };
+    let garbage = if classes.garbage && framing == Framing::Length && chance(rng, 40) {
+        one_of(rng, &[1, 7, 40, 300, 2000])
+    } else {
+        0
+    };
+    let mut send = frame + size(rng);
+    if classes.truncated && chance(rng, 20) {
+        send = rng.below(u64::from(frame)) as u32;
+    }
+    let chunk = draw_chunk(rng, classes);
+    // A trickle of single bytes must come to an end within the scenario.
+    if chunk < 100 {
+        send = send.min(3000);
+    }
+    let (read, read_pause_us) = draw_reading(rng, classes);
+    let mut then = one_of(rng, &[Then::Fin, Then::Fin, Then::FinLast]);
+    let mut quit = None;
+    if classes.aborts && chance(rng, 25) {
+        match rng.below(3) {
+            0 => then = Then::Reset,
+            1 => then = Then::Close,
+            _ => {
+                quit = Some((
+                    rng.below(3000) as u32,
+                    one_of(rng, &[Then::Reset, Then::Close]),
+                ))
+            }
+        }
+    } else if classes.hold && chance(rng, 25) {
+        then = Then::Hold;
+    }
+    // Both ends waiting for the other's end would be nobody's fault.
+    if then == Then::FinLast && !classes.hold {
+        then = Then::Fin;
+    }
+    Client {
+        at_us: rng.below(2_500_000),
+        worker: rng.below(scenario.workers as u64) as usize,
+        listener,
+        key: rng.below(64) as u16 * 977,
+        garbage,
+        evil: garbage >= 8 && chance(rng, 50),
+        frame,
+        host: rng.below(4) as usize,
+        script: Script {
+            start: Start::Now,
+            send,
+            chunk,
+            pause_us: one_of(rng, &[0, 0, 10, 1000]),
+            urgent: classes.urgent && chance(rng, 20),
+            then,
+            read,
+            read_pause_us,
+            quit,
+        },
+    }
+}
+
+fn ensure_members(scenario: &mut Scenario) {
+    let pools = scenario.pools.len();
+    while scenario.backends.len() < pools {
+        let mut backend = scenario.backends[0];
+        backend.pool = scenario.backends.len();
+        scenario.backends.push(backend);
+    }
+}
+
+/// Many clients, nobody to take them, and more retries than the budget has.
+fn storm(scenario: &mut Scenario, rng: &mut Rng) {
+    for group in &mut scenario.pools {
+        group.retries = 20;
+        group.fall = 1_000_000;
+    }
+    for door in &mut scenario.listeners {
+        door.framing = Framing::None;
+        door.max_sessions = 1000;
+    }
+    scenario.workers = 1;
+    scenario.tuning.backlog = 1000;
+    for _ in 0..150 {
+        let mut client = draw_client(scenario, rng, &Classes::default());
+        client.at_us = rng.below(100_000);
+        client.script.send = client.frame;
+        scenario.clients.push(client);
+    }
+    for backend in 0..scenario.backends.len() {
+        scenario.faults.push((0, Trouble::Kill(backend)));
+    }
+}
+
+fn timetable(scenario: &mut Scenario, rng: &mut Rng) {
+    // Each class has a weight; most scenarios have only a few of them.
+    const CLASSES: usize = 21;
+    let mut weights = [0; CLASSES];
+    for weight in &mut weights {
+        if chance(rng, 40) {
+            *weight = one_of(rng, &[1, 1, 3, 20]);
+        }
+    }
+    let total: u64 = weights.iter().sum();
+    let count = one_of(rng, &[0, 2, 8, 25]);
+    if total == 0 {
+        return;
+    }
+    for _ in 0..count {
+        let at = rng.below(3_500_000);
+        let mut place = rng.below(total);
+        let class = weights.iter().position(|&weight| {
+            let here = place < weight;
+            place = place.saturating_sub(weight);
+            here
+        });
+        push_trouble(scenario, rng, at, class.unwrap_or(0));
+    }
+    if chance(rng, 6) {
+        scenario
+            .faults
+            .push((within(rng, 100_000, 3_000_000), Trouble::Stop));
+    }
+    scenario.faults.sort_by_key(|&(at, _)| at);
+}
+
+fn push_trouble(scenario: &mut Scenario, rng: &mut Rng, at: u64, class: usize) {
+    let backend = rng.below(scenario.backends.len() as u64) as usize;
+    let link = rng.below(scenario.backends.len() as u64 + 4) as usize;
+    let worker = rng.below(scenario.workers as u64) as usize;
+    let later = at + 1 + rng.below(1_500_000);
+    let mut push = |at, what| scenario.faults.push((at, what));
+    match class {
+        0 => {
+            push(at, Trouble::Kill(backend));
+            push(later, Trouble::Up(backend));
+        }
+        1 => {
+            push(at, Trouble::Hang(backend));
+            push(later, Trouble::Up(backend));
+        }
+        2 => {
+            push(at, Trouble::Unreachable(backend));
+            push(later, Trouble::Up(backend));
+        }
+        3 => {
+            push(at, Trouble::Vanish(backend));
+            push(later, Trouble::Up(backend));
+        }
+        4 => {
+            push(at, Trouble::Freeze(backend));
+            push(later, Trouble::Up(backend));
+        }
+        5 | 6 => {
+            push(at, Trouble::Hold(link));
+            push(later, Trouble::Release(link));
+        }
+        7 => push(at, Trouble::Latency(link, rng.below(50_000))),
+        8 => {
+            push(at, Trouble::Descriptors(worker, rng.below(12) as usize));
+            push(later, Trouble::Plenty(worker));
+        }
+        9 => {
+            push(at, Trouble::Ports(worker));
+            push(later, Trouble::Plenty(worker));
+        }
+        10 => {
+            push(at, Trouble::Memory(worker));
+            push(later, Trouble::Plenty(worker));
+        }
+        11 => push(at, Trouble::Gone(worker, 1 + rng.below(3) as u32)),
+        12 => push(at, Trouble::Unregistered(worker, 1)),
+        13 | 14 => push(at, Trouble::Spurious(worker)),
+        15 => push(at, Trouble::Late(worker)),
+        16 => push(at, Trouble::Remove(backend)),
+        17 => push(at, Trouble::Add(backend)),
+        18 => push(at, Trouble::Drain(backend)),
+        19 => push(at, Trouble::Readdress(backend)),
+        _ => push(at, Trouble::Kill(backend)),
+    }
+}
+
+/// A scenario with nothing in it, which is to be filled.
+pub(super) fn empty() -> Scenario {
+    Scenario {
+        listeners: vec![],
+        pools: vec![],
+        backends: vec![],
+        ..draw_world(0, &mut Rng::new(0))
+    }
+}

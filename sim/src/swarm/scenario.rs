@@ -1,0 +1,360 @@
+//! A scenario: a world and what is done to it, as data.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tlb_engine::balance::Policy;
+use tlb_engine::config::{Config, Failover, Limits, Listener};
+use tlb_engine::drive::Mode;
+use tlb_engine::ids::PoolId;
+use tlb_engine::time::Duration;
+use tlb_engine::unpack::{Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Unpack};
+
+use crate::model::Tuning;
+
+/// Shortest frame of a client: all of its head, and two bytes of end.
+pub const FRAME_MIN: u32 = 27;
+/// Frames of [`Framing::Fixed`].
+pub const FRAME_FIXED: u32 = 32;
+/// Longest frame of [`Framing::Length`]; beyond it, a magic is garbage.
+pub const FRAME_MAX: usize = 1 << 20;
+
+/// A world, and what is done to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What the streams of chance are made from while it runs.
+    pub seed: u64,
+    /// Workers that share one roster.
+    pub workers: usize,
+    /// How relays move bytes.
+    pub mode: Mode,
+    /// A worker wakes up to so many microseconds after it could.
+    pub lag_us: u64,
+    /// When the faults end.
+    pub heal_us: u64,
+    /// The kernel.
+    pub tuning: Tuning,
+    /// Most bytes of all prereads.
+    pub preread_memory: usize,
+    /// How long a reset may wait.
+    pub reset_ms: u64,
+    /// Over how long sessions end when tlb stops.
+    pub shutdown_ms: u64,
+    /// Where clients come in, at every worker.
+    pub listeners: Vec<Door>,
+    /// The pools.
+    pub pools: Vec<Group>,
+    /// The backends.
+    pub backends: Vec<Backend>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// What happens, in order.
+    pub faults: Vec<(u64, Trouble)>,
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// How frames look.
+    pub framing: Framing,
+    /// Where its sessions go.
+    pub pool: usize,
+    /// Deadline of the first frame.
+    pub preread_ms: u64,
+    /// Most bytes to look at.
+    pub limit: usize,
+    /// Most sessions.
+    pub max_sessions: usize,
+    /// Idle timeout, if any.
+    pub idle_ms: Option<u64>,
+    /// Half-close timeout.
+    pub half_close_ms: u64,
+}
+
+/// How the first frame looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// None: routed at accept.
+    None,
+    /// A length field and a magic; garbage is skipped.
+    Length,
+    /// Ends with a delimiter.
+    Delimited,
+    /// Always of [`FRAME_FIXED`] bytes.
+    Fixed,
+}
+
+/// A pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// How it picks.
+    pub policy: Policy,
+    /// Bounded load, in per cent.
+    pub bounded: Option<u32>,
+    /// Connect timeout.
+    pub connect_ms: u64,
+    /// Attempts after the first.
+    pub retries: u8,
+    /// Failures that take a backend down.
+    pub fall: u32,
+}
+
+/// Whether a backend is in the first roster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It takes sessions.
+    Member,
+    /// It gets none.
+    Draining,
+    /// It is not there yet.
+    Absent,
+}
+
+/// A backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// In which pool.
+    pub pool: usize,
+    /// Its weight.
+    pub weight: u32,
+    /// In the first roster.
+    pub membership: Membership,
+    /// Of its link.
+    pub latency_us: u64,
+    /// Of its link.
+    pub jitter_us: u64,
+    /// What it does with each connection.
+    pub script: Script,
+}
+
+/// A client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// When it connects.
+    pub at_us: u64,
+    /// To which worker (`SO_REUSEPORT` decides that).
+    pub worker: usize,
+    /// To which listener.
+    pub listener: usize,
+    /// Its key.
+    pub key: u16,
+    /// Bytes of garbage before the frame.
+    pub garbage: u32,
+    /// Whether the garbage looks like a frame with an impossible length.
+    pub evil: bool,
+    /// Bytes of the frame.
+    pub frame: u32,
+    /// Which client host it comes from: 0 to 3.
+    pub host: usize,
+    /// What it does. `send` counts from the frame's start.
+    pub script: Script,
+}
+
+/// What one end of a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// When it begins to send.
+    pub start: Start,
+    /// Bytes to send in all.
+    pub send: u32,
+    /// Most bytes of one write.
+    pub chunk: u32,
+    /// From one write to the next, at least.
+    pub pause_us: u32,
+    /// Whether each write ends with an urgent byte.
+    pub urgent: bool,
+    /// What it does when all is sent.
+    pub then: Then,
+    /// Most bytes of one read; 0 reads nothing until all is healed.
+    pub read: u32,
+    /// From one read to the next, at least.
+    pub read_pause_us: u32,
+    /// It leaves once so many bytes have come: by a reset, or by a close.
+    pub quit: Option<(u32, Then)>,
+}
+
+/// When an end begins to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    Now,
+    /// When so many bytes have come.
+    Bytes(u32),
+    /// When the other end has finished.
+    End,
+    /// As much as has come, as it comes.
+    Echo,
+}
+
+/// What an end does when it has sent all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Sends a FIN, reads on to the end.
+    Fin,
+    /// Sends a FIN once the other end has.
+    FinLast,
+    /// Nothing, until all is healed.
+    Hold,
+    /// Resets the connection.
+    Reset,
+    /// Closes the socket.
+    Close,
+}
+
+/// Something that happens. Numbers are of backends, where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its process dies; its host refuses.
+    Kill(usize),
+    /// It is up again.
+    Up(usize),
+    /// Its host does not answer connects.
+    Hang(usize),
+    /// The network says that it is unreachable.
+    Unreachable(usize),
+    /// Its host is gone without a word.
+    Vanish(usize),
+    /// Its process is stopped: its kernel goes on.
+    Freeze(usize),
+    /// The link (backends, then four client hosts) passes nothing.
+    Hold(usize),
+    /// The link passes everything again.
+    Release(usize),
+    /// The link becomes slow: so many microseconds.
+    Latency(usize, u64),
+    /// A worker has so many descriptors left.
+    Descriptors(usize, usize),
+    /// A worker has no local ports left.
+    Ports(usize),
+    /// A worker has no socket memory left.
+    Memory(usize),
+    /// A worker has what it needs again.
+    Plenty(usize),
+    /// Of a worker, the next so many connections are gone when accepted.
+    Gone(usize, u32),
+    /// Of a worker, the next so many sockets cannot be registered.
+    Unregistered(usize, u32),
+    /// A worker gets events for no reason.
+    Spurious(usize),
+    /// A worker gets old events again.
+    Late(usize),
+    /// The roster no longer has it.
+    Remove(usize),
+    /// The roster has it (again).
+    Add(usize),
+    /// The roster says that it drains.
+    Drain(usize),
+    /// It moves to another address.
+    Readdress(usize),
+    /// All workers stop.
+    Stop,
+}
+
+impl Scenario {
+    /// Links: one of each backend, four of client hosts, and one that leads nowhere.
+    pub fn links(&self) -> usize {
+        self.backends.len() + 5
+    }
+
+    /// The link of a client.
+    pub fn client_link(&self, client: &Client) -> usize {
+        self.backends.len() + client.host % 4
+    }
+
+    /// Where a client comes from: no two alike.
+    pub fn client_address(&self, client: usize) -> SocketAddr {
+        let host = self.clients[client].host as u8;
+        let [high, low] = ((client / 50_000) as u16).to_be_bytes();
+        let ip = Ipv4Addr::new(10, 1 + host, high, low);
+        SocketAddr::from((ip, 10_000 + (client % 50_000) as u16))
+    }
+
+    /// Which client comes from there.
+    pub fn client_at(&self, peer: SocketAddr) -> Option<usize> {
+        let SocketAddr::V4(peer) = peer else {
+            return None;
+        };
+        let [_, _, high, low] = peer.ip().octets();
+        let client = usize::from(u16::from_be_bytes([high, low])) * 50_000
+            + usize::from(peer.port().checked_sub(10_000)?);
+        (client < self.clients.len()).then_some(client)
+    }
+
+    /// Where a backend listens in its `move`th place.
+    pub fn backend_address(backend: usize, place: u8) -> SocketAddr {
+        SocketAddr::from(([10, 200, backend as u8, place], 7000))
+    }
+
+    /// The engine's configuration, for one of the workers.
+    pub fn config(&self) -> Config {
+        Config {
+            listeners: self.listeners.iter().map(Door::listener).collect(),
+            limits: Limits {
+                preread_memory: self.preread_memory,
+                reset_timeout: Duration::from_millis(self.reset_ms),
+                shutdown_timeout: Duration::from_millis(self.shutdown_ms),
+            },
+        }
+    }
+}
+
+impl Door {
+    fn listener(&self) -> Listener {
+        let unpack = self.framing.unpack();
+        Listener {
+            preread_timeout: Duration::from_millis(self.preread_ms),
+            preread_limit: self.limit,
+            max_sessions: self.max_sessions,
+            idle_timeout: self.idle_ms.map(Duration::from_millis),
+            half_close_timeout: Duration::from_millis(self.half_close_ms),
+            ..Listener::new("l", unpack, PoolId(self.pool as u32))
+        }
+    }
+}
+
+impl Framing {
+    /// The unpack, if there is one.
+    pub fn unpack(self) -> Option<Arc<dyn Unpack>> {
+        let key = Key {
+            offset: 19,
+            length: Some(4),
+        };
+        let length = Length {
+            offset: 1,
+            width: 4,
+            endian: Endian::Big,
+            adjust: 2,
+        };
+        let size = FrameSize {
+            min: 0,
+            max: Some(FRAME_MAX),
+        };
+        // Constants that are known to be a framing: the tests make each of them.
+        match self {
+            Self::None => None,
+            Self::Length => {
+                let unpack = LengthField::new(b"*", length, key, size);
+                Some(Arc::new(unpack.expect("the framing is a framing")))
+            }
+            Self::Delimited => {
+                let unpack = Delimited::new(b"\r\n", key, FrameSize::default());
+                Some(Arc::new(unpack.expect("the framing is a framing")))
+            }
+            Self::Fixed => {
+                let unpack = Fixed::new(FRAME_FIXED as usize, key);
+                Some(Arc::new(unpack.expect("the framing is a framing")))
+            }
+        }
+    }
+}
+
+impl Group {
+    /// As the engine wants it.
+    pub fn failover(&self) -> Failover {
+        Failover {
+            connect_timeout: Duration::from_millis(self.connect_ms),
+            retries: self.retries,
+            fall: self.fall,
+        }
+    }
+}
