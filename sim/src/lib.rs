@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod conformance;
 pub mod host;
 pub mod model;
 pub mod net;

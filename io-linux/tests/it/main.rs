@@ -2,6 +2,7 @@
 
 mod affinity;
 mod config;
+mod conformance;
 mod failover;
 mod harness;
 mod iperf3;
