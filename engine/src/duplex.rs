@@ -166,6 +166,7 @@ impl Duplex {
     pub fn ready(&mut self, side: Side, hint: Readiness) {
         let end = self.end(side);
         end.readable |= hint.readable | hint.read_closed;
+        end.finished |= hint.read_closed && cfg!(tlb_planted = "hint-taken-for-end");
         end.writable |= hint.writable;
         end.more |= hint.read_closed | hint.priority;
         end.urgent |= hint.priority;
@@ -260,7 +261,7 @@ impl Duplex {
             let source = &self.ends[dir.from() as usize];
             source.finished
                 && source.fault.is_none()
-                && (self.halves[dir as usize].held == 0 || cfg!(tlb_planted = "fin-before-flush"))
+                && self.halves[dir as usize].held == 0
                 && !self.halves[dir as usize].shut
                 && self.wind.is_none()
                 && self.ends[dir.to() as usize].fault.is_none()

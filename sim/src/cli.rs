@@ -1,10 +1,14 @@
 //! The command line.
 
+#[cfg(feature = "config")]
+mod config;
+
 use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use tlb_sim::swarm::coverage::{Coverage, WHOLE};
+use tlb_sim::swarm::draw::Template;
 use tlb_sim::swarm::report::{failure, run_caught};
 use tlb_sim::swarm::{Intensity, Run, Scenario, draw, planted, text};
 
@@ -14,6 +18,8 @@ Runs tlb's engine through network failures in a simulated kernel, each run from 
   --seeds N            how many scenarios (default 1000)
   --seed S             the first one's number (default 1); with --seeds 1, that one alone
   --mode calm|swarm    no faults, or any (default swarm)
+  --config FILE        with the listeners, pools, policies and timeouts of a configuration of tlb; the frames
+                       that clients send stay the simulator's own
   --replay FILE        runs one scenario from a file instead
   --print              prints the scenario instead of running it
   --hash               prints the hash of each run's trace
@@ -28,6 +34,7 @@ struct Options {
     seed: u64,
     intensity: Intensity,
     replay: Option<String>,
+    config: Option<String>,
     print: bool,
     hash: bool,
     keep_going: bool,
@@ -40,6 +47,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
         seed: 1,
         intensity: Intensity::Swarm,
         replay: None,
+        config: None,
         print: false,
         hash: false,
         keep_going: false,
@@ -62,6 +70,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
                 }
             }
             "--replay" => options.replay = Some(value()?),
+            "--config" => options.config = Some(value()?),
             "--print" => options.print = true,
             "--hash" => options.hash = true,
             "--brief" => options.brief = true,
@@ -101,14 +110,29 @@ fn execute(options: &Options) -> ExitCode {
             },
         };
     }
+    let template = match options.config.as_deref().map(load).transpose() {
+        Ok(template) => template,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
     if options.print {
-        print!(
-            "{}",
-            text::print(&draw::draw(options.seed, options.intensity))
-        );
+        let scenario = draw::draw_like(template.as_ref(), options.seed, options.intensity);
+        print!("{}", text::print(&scenario));
         return ExitCode::SUCCESS;
     }
-    sweep(options)
+    sweep(options, template.as_ref())
+}
+
+#[cfg(feature = "config")]
+fn load(path: &str) -> Result<Template, String> {
+    config::load(path)
+}
+
+#[cfg(not(feature = "config"))]
+fn load(_: &str) -> Result<Template, String> {
+    Err("this program was built without the feature \"config\"".into())
 }
 
 fn complain(path: &str, error: &str) -> ExitCode {
@@ -118,7 +142,12 @@ fn complain(path: &str, error: &str) -> ExitCode {
 
 fn again(options: &Options, seed: u64) -> String {
     let mode = options.intensity;
-    format!("cargo run -p tlb-sim --profile sweep -- --mode {mode} --seeds 1 --seed {seed}")
+    let config = options
+        .config
+        .as_ref()
+        .map(|path| format!(" --config {path}"));
+    let config = config.unwrap_or_default();
+    format!("cargo run -p tlb-sim --profile sweep -- --mode {mode}{config} --seeds 1 --seed {seed}")
 }
 
 fn one(scenario: &Scenario, command: &str, options: &Options) -> ExitCode {
@@ -180,12 +209,12 @@ impl Totals {
     }
 }
 
-fn sweep(options: &Options) -> ExitCode {
+fn sweep(options: &Options, template: Option<&Template>) -> ExitCode {
     let begun = Instant::now();
     let mut totals = Totals::default();
     let last = options.seed.saturating_add(options.seeds);
     for seed in options.seed..last {
-        let scenario = draw::draw(seed, options.intensity);
+        let scenario = draw::draw_like(template, seed, options.intensity);
         let run = run_caught(&scenario);
         totals.add(&run);
         if options.hash {
@@ -212,7 +241,8 @@ fn sweep(options: &Options) -> ExitCode {
     }
     totals.print(begun.elapsed().as_secs_f64());
     let missing = totals.coverage.missing();
-    let whole = options.intensity == Intensity::Swarm && options.seeds >= WHOLE;
+    let free = options.intensity == Intensity::Swarm && template.is_none();
+    let whole = free && options.seeds >= WHOLE;
     if whole && !missing.is_empty() {
         println!("a sweep of this size must have seen these, too: {missing:?}");
         return ExitCode::FAILURE;

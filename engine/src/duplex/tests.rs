@@ -470,3 +470,32 @@ proptest! {
         check(mode, preface, rooms, &steps);
     }
 }
+
+/// Small splices into a destination that takes nothing: the direction goes over to copies while its pipe is not empty.
+#[test]
+fn no_buffer_is_asked_for_while_the_pipe_holds_bytes() {
+    let mut duplex = Duplex::new(Mode::Auto);
+    duplex.begin(0);
+    duplex.halves[Dir::Forward as usize].via = Via::Splice;
+    for _ in 0..SMALL_SPLICES {
+        let moved = Outcome::Moved {
+            bytes: 10,
+            short: false,
+        };
+        assert_eq!(duplex.next_op(), Some(Op::Fill(Dir::Forward, Via::Splice)));
+        duplex.filled(Dir::Forward, Via::Splice, moved);
+        // Draining finds no room the first time, and no event says otherwise.
+        if duplex.ends[Side::Backend as usize].writable {
+            assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Forward)));
+            duplex.drained(Dir::Forward, Outcome::WouldBlock);
+        }
+    }
+    assert_eq!(duplex.halves[Dir::Forward as usize].via, Via::Copy);
+    assert_eq!(duplex.next_op(), None, "it must be drained first");
+    let hint = Readiness {
+        writable: true,
+        ..Readiness::default()
+    };
+    duplex.ready(Side::Backend, hint);
+    assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Forward)));
+}

@@ -264,6 +264,21 @@ impl Trouble {
         }
     }
 
+    /// If it happens to a worker: to the first one.
+    pub const fn to_first_worker(&mut self) {
+        if let Self::Descriptors(of, _)
+        | Self::Ports(of)
+        | Self::Memory(of)
+        | Self::Plenty(of)
+        | Self::Gone(of, _)
+        | Self::Unregistered(of, _)
+        | Self::Spurious(of)
+        | Self::Late(of) = self
+        {
+            *of = 0;
+        }
+    }
+
     /// Its numbers in the text form.
     pub const fn numbers(self) -> (Option<usize>, Option<u64>) {
         match self {

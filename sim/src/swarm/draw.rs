@@ -33,22 +33,69 @@ impl fmt::Display for Intensity {
 /// Of so many swarm seeds, one is a storm of retries that spends a pool's budget.
 const STORMS: u64 = 97;
 
+/// What every scenario has alike, whatever its seed: a configuration that somebody wants to know about.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// How relays move bytes.
+    pub mode: Mode,
+    /// Most bytes of all prereads of a worker.
+    pub preread_memory: usize,
+    /// How long a reset may wait.
+    pub reset_ms: u64,
+    /// Over how long sessions end when tlb stops.
+    pub shutdown_ms: u64,
+    /// The listeners: at least one.
+    pub listeners: Vec<Door>,
+    /// The pools: at least one.
+    pub pools: Vec<Group>,
+    /// Pool, weight and membership of each backend: at least one.
+    pub backends: Vec<(usize, u32, Membership)>,
+}
+
+impl Template {
+    fn impose(&self, on: &mut Scenario, rng: &mut Rng) {
+        on.mode = self.mode;
+        on.preread_memory = self.preread_memory;
+        on.reset_ms = self.reset_ms;
+        on.shutdown_ms = self.shutdown_ms;
+        on.listeners.clone_from(&self.listeners);
+        on.pools.clone_from(&self.pools);
+        let drawn = core::mem::take(&mut on.backends);
+        for &(pool, weight, membership) in &self.backends {
+            on.backends.push(Backend {
+                pool,
+                weight,
+                membership,
+                ..one_of(rng, &drawn)
+            });
+        }
+    }
+}
+
 /// A scenario from a seed.
 pub fn draw(seed: u64, intensity: Intensity) -> Scenario {
+    draw_like(None, seed, intensity)
+}
+
+/// A scenario from a seed, of which a template has decided some things. Each worker has the whole limits of it.
+pub fn draw_like(template: Option<&Template>, seed: u64, intensity: Intensity) -> Scenario {
     // Streams of their own, so that a draw more in one does not shift the others.
     let mut root = Rng::new(seed);
     let (mut world, mut workload, mut faults) = (root.split(), root.split(), root.split());
     let mut scenario = draw_world(seed, &mut world);
+    if let Some(template) = template {
+        template.impose(&mut scenario, &mut world);
+    }
     if intensity == Intensity::Calm {
-        calm_workload(&mut scenario, &mut workload);
+        calm_workload(&mut scenario, &mut workload, template.is_none());
         return scenario;
     }
-    if seed % STORMS == STORMS - 1 {
+    if seed % STORMS == STORMS - 1 && template.is_none() {
         storm(&mut scenario, &mut workload);
         return scenario;
     }
     let classes = Classes::draw(&mut workload);
-    wild_workload(&mut scenario, &mut workload, &classes);
+    wild_workload(&mut scenario, &mut workload, &classes, template.is_none());
     timetable(&mut scenario, &mut faults);
     scenario
 }
@@ -173,11 +220,9 @@ const fn echo() -> Script {
     }
 }
 
-/// Well-formed clients; nothing goes wrong, and timeouts are long enough for all.
-fn calm_workload(scenario: &mut Scenario, rng: &mut Rng) {
+/// Limits that no calm scenario comes near.
+fn make_patient(scenario: &mut Scenario) {
     scenario.preread_memory = 1 << 24;
-    scenario.tuning.backlog = 1000;
-    scenario.tuning.pipes = 1000;
     for door in &mut scenario.listeners {
         door.preread_ms = 60_000;
         door.limit = 65_536;
@@ -190,6 +235,15 @@ fn calm_workload(scenario: &mut Scenario, rng: &mut Rng) {
     }
     scenario.reset_ms = 30_000;
     ensure_members(scenario);
+}
+
+/// Well-formed clients; nothing goes wrong, and timeouts are long enough for all.
+fn calm_workload(scenario: &mut Scenario, rng: &mut Rng, free: bool) {
+    if free {
+        make_patient(scenario);
+    }
+    scenario.tuning.backlog = 1000;
+    scenario.tuning.pipes = 1000;
     for backend in &mut scenario.backends {
         let answer = size(rng).min(50_000);
         backend.script = one_of(
@@ -249,9 +303,9 @@ impl Classes {
     }
 }
 
-fn wild_workload(scenario: &mut Scenario, rng: &mut Rng, classes: &Classes) {
+fn wild_workload(scenario: &mut Scenario, rng: &mut Rng, classes: &Classes, free: bool) {
     for backend in &mut scenario.backends {
-        backend.membership = one_of(
+        let membership = one_of(
             rng,
             &[
                 Membership::Member,
@@ -262,6 +316,9 @@ fn wild_workload(scenario: &mut Scenario, rng: &mut Rng, classes: &Classes) {
                 Membership::Absent,
             ],
         );
+        if free {
+            backend.membership = membership;
+        }
         backend.script = draw_backend(rng, classes);
     }
     let count = one_of(rng, &[1, 3, 10, 30]);
@@ -292,7 +349,7 @@ fn draw_backend(rng: &mut Rng, classes: &Classes) -> Script {
                 quit = Some((
                     rng.below(3000) as u32,
                     one_of(rng, &[Then::Reset, Then::Close]),
-                ))
+                ));
             }
         }
     } else if classes.hold && chance(rng, 20) {
@@ -361,7 +418,7 @@ fn draw_client(scenario: &Scenario, rng: &mut Rng, classes: &Classes) -> Client 
                 quit = Some((
                     rng.below(3000) as u32,
                     one_of(rng, &[Then::Reset, Then::Close]),
-                ))
+                ));
             }
         }
     } else if classes.hold && chance(rng, 25) {

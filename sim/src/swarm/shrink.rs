@@ -1,6 +1,6 @@
 //! Makes a failing scenario smaller while it fails in the same way.
 
-use super::scenario::{Scenario, Script, Start, Then};
+use super::scenario::{Scenario, Script, Start, Then, Trouble};
 
 /// Tries smaller scenarios as long as `fails` says that one still does, at most `budget` of them.
 ///
@@ -26,6 +26,15 @@ pub fn shrink(scenario: &Scenario, budget: usize, fails: impl Fn(&Scenario) -> b
         if attempt.best == before || attempt.left == 0 {
             return attempt.best;
         }
+    }
+}
+
+/// Drops the last backend, unless a fault is about it or about a link behind its own.
+fn drop_last_backend(scenario: &mut Scenario) {
+    let last = scenario.backends.len() - 1;
+    let later = |trouble: &Trouble| trouble.numbers().0.is_some_and(|of| of >= last);
+    if !scenario.faults.iter().any(|(_, trouble)| later(trouble)) {
+        scenario.backends.pop();
     }
 }
 
@@ -73,7 +82,11 @@ impl<F: Fn(&Scenario) -> bool> Attempt<F> {
         self.attempt(|it| {
             it.workers = 1;
             it.clients.iter_mut().for_each(|client| client.worker = 0);
+            it.faults
+                .iter_mut()
+                .for_each(|(_, trouble)| trouble.to_first_worker());
         });
+        while self.best.backends.len() > 1 && self.attempt(drop_last_backend) {}
         self.attempt(|it| it.lag_us = 0);
         self.attempt(|it| it.tuning.partial = 0);
         self.attempt(|it| it.tuning.immediate = 0);

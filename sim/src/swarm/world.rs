@@ -26,7 +26,7 @@ use crate::model::io::{ModelIo, Scarcity};
 use crate::model::kernel::{Kernel, Stop};
 use crate::model::ledger::{Call, Finding, Taken};
 
-/// What must be over so long after everything was healed.
+/// What must be over so long after everything was healed, timeouts not counted.
 const LIVENESS: Duration = Duration::from_secs(150);
 /// More rounds than any scenario needs.
 const ROUNDS: u64 = 3_000_000;
@@ -269,7 +269,7 @@ impl<'a> World<'a> {
                 return;
             };
             let heal = Timestamp::ZERO + Duration::from_micros(self.scenario.heal_us);
-            if next > heal + LIVENESS {
+            if next > heal + LIVENESS + self.patience() {
                 return self.unfinished();
             }
             self.kernel.borrow_mut().set_time(next);
@@ -281,6 +281,13 @@ impl<'a> World<'a> {
         let workers = self.workers.iter().filter(|worker| !worker.finished);
         let wakes = workers.filter_map(|worker| worker.run_at.or(worker.deadline));
         due.into_iter().chain(wakes).min()
+    }
+
+    /// The longest that any session may wait for its timeouts.
+    fn patience(&self) -> Duration {
+        let doors = self.scenario.listeners.iter();
+        let longest = doors.map(|it| it.preread_ms + it.half_close_ms + it.idle_ms.unwrap_or(0));
+        Duration::from_millis(longest.max().unwrap_or(0) + self.scenario.reset_ms)
     }
 
     fn unfinished(&mut self) {

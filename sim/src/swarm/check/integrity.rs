@@ -26,9 +26,9 @@ pub fn integrity(
         if let Err(what) = sides_agree(scenario, peers, peer, other) {
             findings.add("cross-talk", format!("{}: {what}", peer.origin));
         }
-        let client = match (peer.origin, peer.expect.origin) {
-            (Origin::Client(client), _) | (_, Some(Origin::Client(client))) => client,
-            _ => continue,
+        let ends = (peer.origin, peer.expect.origin);
+        let ((Origin::Client(client), _) | (_, Some(Origin::Client(client)))) = ends else {
+            continue;
         };
         let Some(&reason) = reasons.get(&client) else {
             continue;

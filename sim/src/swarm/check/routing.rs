@@ -19,6 +19,9 @@ use crate::swarm::stream;
 
 const NAME: &str = "routing";
 
+/// A ring: its points in order, each with its slot.
+type Points = Vec<(u64, usize)>;
+
 #[derive(Debug, Default)]
 struct Seeker {
     client: Option<usize>,
@@ -44,7 +47,7 @@ pub(super) struct Routing {
     down: BTreeMap<Incarnation, Down>,
     /// Of the last roster that was looked at.
     epoch: u64,
-    rings: Vec<(Arc<Pool>, Vec<(u64, usize)>)>,
+    rings: Vec<(Arc<Pool>, Points)>,
 }
 
 impl Routing {
@@ -281,7 +284,7 @@ fn hash_of(scene: &Scene<'_>, client: usize, policy: Policy) -> Option<u64> {
 }
 
 /// The ring as `tlb_engine::balance` documents it: all points of all backends, sorted.
-fn naive_ring(pool: &Pool) -> Vec<(u64, usize)> {
+fn naive_ring(pool: &Pool) -> Points {
     let (Policy::HashRing { points } | Policy::Source { points }) = pool.policy else {
         return Vec::new();
     };
