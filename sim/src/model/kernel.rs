@@ -287,8 +287,8 @@ impl Kernel {
         }
     }
 
-    /// The host behind a link comes back without its connections. What tlb sends on them is answered by a reset, a
-    /// keepalive probe at the latest.
+    /// The host behind a link comes back without its connections. What tlb sends on them is
+    /// answered by a reset, a keepalive probe at the latest.
     pub fn reboot(&mut self, link: usize) {
         self.backend_doors[link].queue.clear();
         let probe = self.now + Duration::from_millis(self.tuning.user_timeout_ms);

@@ -35,7 +35,8 @@ impl fmt::Display for Intensity {
 /// Of so many swarm seeds, one is a storm of retries that spends a pool's budget.
 const STORMS: u64 = 97;
 
-/// What every scenario has alike, whatever its seed: a configuration that somebody wants to know about.
+/// What every scenario has alike, whatever its seed: a configuration that somebody wants to know
+/// about.
 #[derive(Clone, Debug)]
 pub struct Template {
     /// How relays move bytes.
@@ -79,7 +80,8 @@ pub fn draw(seed: u64, intensity: Intensity) -> Scenario {
     draw_like(None, seed, intensity)
 }
 
-/// A scenario from a seed, of which a template has decided some things. Each worker has the whole limits of it.
+/// A scenario from a seed, of which a template has decided some things. Each worker has the whole
+/// limits of it.
 pub fn draw_like(template: Option<&Template>, seed: u64, intensity: Intensity) -> Scenario {
     // Streams of their own, so that a draw more in one does not shift the others.
     let mut root = Rng::new(seed);

@@ -179,7 +179,8 @@ impl Kernel {
         }
     }
 
-    /// Reads up to `bytes` bytes in at most `segments` segments; `splice` does not get past urgent data.
+    /// Reads up to `bytes` bytes in at most `segments` segments; `splice` does not get past urgent
+    /// data.
     ///
     /// # Errors
     /// `None`: nothing now. Else how it broke.
@@ -331,7 +332,8 @@ impl Kernel {
         socket.queued() + usize::from(fin)
     }
 
-    /// Closes a descriptor. What was written still goes out, unless by a reset or with something left unread.
+    /// Closes a descriptor. What was written still goes out, unless by a reset or with something
+    /// left unread.
     pub fn close(&mut self, sock: Sock, how: Close) {
         let socket = &mut self.sockets[sock.index()];
         if !core::mem::replace(&mut socket.open, false) {
