@@ -18,8 +18,8 @@ Runs tlb's engine through network failures in a simulated kernel, each run from 
   --seeds N            how many scenarios (default 1000)
   --seed S             the first one's number (default 1); with --seeds 1, that one alone
   --mode calm|swarm    no faults, or any (default swarm)
-  --config FILE        with the listeners, pools, policies and timeouts of a configuration of tlb; the frames
-                       that clients send stay the simulator's own
+  --config FILE        with the listeners, pools, policies and timeouts of a configuration of tlb;
+                       the frames that clients send stay the simulator's own
   --replay FILE        runs one scenario from a file instead
   --print              prints the scenario instead of running it
   --hash               prints the hash of each run's trace

@@ -13,8 +13,8 @@ const BACKENDS_MAX: usize = 200;
 
 /// Reads a configuration.
 ///
-/// Listeners, pools, weights, policies, limits and timeouts are the user's. The clients' frames are the simulator's
-/// own: of an unpack it counts whether there is one.
+/// Listeners, pools, weights, policies, limits and timeouts are the user's. The clients' frames are
+/// the simulator's own: of an unpack it counts whether there is one.
 ///
 /// # Errors
 /// What is wrong with the file, in words.

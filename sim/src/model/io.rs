@@ -1,4 +1,5 @@
-//! [`ModelIo`]: the calls that the engine's loop makes, on the model's kernel, done as `io-linux` does them.
+//! [`ModelIo`]: the calls that the engine's loop makes, on the model's kernel, done as `io-linux`
+//! does them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

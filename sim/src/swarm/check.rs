@@ -1,4 +1,5 @@
-//! What must hold in every scenario. Each checker is small, knows one thing, and is told of events and calls.
+//! What must hold in every scenario. Each checker is small, knows one thing, and is told of events
+//! and calls.
 
 mod conservation;
 mod half_close;

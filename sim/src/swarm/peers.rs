@@ -259,7 +259,8 @@ impl Peer {
         let how = if how == Then::Reset {
             Close::Reset
         } else {
-            // A close with nothing unread ends the stream in order, although what comes later is refused.
+            // A close with nothing unread ends the stream in order, although what comes later is
+            // refused.
             self.finished |= kernel.unread(self.sock) == 0;
             Close::Fin
         };

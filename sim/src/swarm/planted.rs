@@ -1,8 +1,8 @@
 //! Bugs that can be built into the engine, to see that a sweep finds them.
 //!
-//! Each is a line of the engine under `cfg!(tlb_planted = "NAME")`, switched on by the compiler's flag
-//! `--cfg tlb_planted="NAME"` and by nothing else; `.ci/planted` builds with each of them, in a target directory of
-//! its own. A program built so says it when it starts.
+//! Each is a line of the engine under `cfg!(tlb_planted = "NAME")`, switched on by the compiler's
+//! flag `--cfg tlb_planted="NAME"` and by nothing else; `.ci/planted` builds with each of them, in
+//! a target directory of its own. A program built so says it when it starts.
 
 macro_rules! planted {
     ($($name:literal),* $(,)?) => {

@@ -35,7 +35,8 @@ pub fn run_caught(scenario: &Scenario) -> Run {
     })
 }
 
-/// All about a failure: what was found, when, how it came to it, and a smaller scenario that fails alike.
+/// All about a failure: what was found, when, how it came to it, and a smaller scenario that fails
+/// alike.
 ///
 /// `command` runs the scenario again.
 pub fn failure(scenario: &Scenario, failed: &Run, command: &str) -> String {

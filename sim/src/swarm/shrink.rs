@@ -4,8 +4,8 @@ use super::scenario::{Scenario, Script, Start, Then, Trouble};
 
 /// Tries smaller scenarios as long as `fails` says that one still does, at most `budget` of them.
 ///
-/// Greedy: first whole blocks of clients and faults are dropped, then single ones, then what remains is made simpler.
-/// Starts over as long as anything got smaller.
+/// Greedy: first whole blocks of clients and faults are dropped, then single ones, then what
+/// remains is made simpler. Starts over as long as anything got smaller.
 pub fn shrink(scenario: &Scenario, budget: usize, fails: impl Fn(&Scenario) -> bool) -> Scenario {
     let mut attempt = Attempt {
         best: scenario.clone(),

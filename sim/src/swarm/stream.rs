@@ -1,7 +1,7 @@
 //! Byte streams that know where they are.
 //!
-//! What a client sends and what a backend returns are functions of the sender and the offset, so that whoever
-//! receives a byte knows whether it is the right one at its place.
+//! What a client sends and what a backend returns are functions of the sender and the offset, so
+//! that whoever receives a byte knows whether it is the right one at its place.
 
 use std::fmt;
 

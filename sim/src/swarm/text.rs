@@ -1,7 +1,7 @@
 //! Scenarios as text: one line for each thing, to be read, kept, edited and run again.
 //!
-//! A line is a word and `name=value` fields, in any order; `#` begins a comment. Printing what was read gives the
-//! same text.
+//! A line is a word and `name=value` fields, in any order; `#` begins a comment. Printing what was
+//! read gives the same text.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -4,7 +4,8 @@ use tlb_sim::swarm::draw::draw;
 use tlb_sim::swarm::report::{failure, run_caught};
 use tlb_sim::swarm::{Intensity, Run, text};
 
-/// What once found a bug: the seed, as long as seeds mean what they mean now, and the scenario made small.
+/// What once found a bug: the seed, as long as seeds mean what they mean now, and the scenario made
+/// small.
 const REGRESSIONS: &[(u64, &str)] = &[
     (1, include_str!("regressions/unregistered-client.scenario")),
     (612, include_str!("regressions/copy-behind-pipe.scenario")),

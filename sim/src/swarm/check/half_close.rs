@@ -1,4 +1,5 @@
-//! A FIN is passed on exactly once, after the last byte, and never for a stream that was reset; a reset stays one.
+//! A FIN is passed on exactly once, after the last byte, and never for a stream that was reset; a
+//! reset stays one.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! What arrived is what was sent: whole, unless a reset or a named reason explains it.
 //!
-//! That every byte was the right one at its place is checked by the peers, as it comes. Here it is the ends.
+//! That every byte was the right one at its place is checked by the peers, as it comes. Here it is
+//! the ends.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +128,8 @@ fn whole(
         CloseReason::ClientBroken(fault) if fault.is_local() => received == 0,
         _ => false,
     };
-    // Too little was said to know who talked to whom; that a FIN was passed on in order is checked by the calls.
+    // Too little was said to know who talked to whom; that a FIN was passed on in order is checked
+    // by the calls.
     let explained = explained || (sent.is_none() && received < 9);
     // An attempt that was given up before it had a byte of the preface.
     let abandoned = matches!(peer.origin, Origin::Conn(_)) && received == 0;

@@ -1,5 +1,6 @@
-//! A session goes to its key's owner: the first backend on the documented ring that may take it, by that worker's
-//! roster at the pick. Nothing new goes to a backend that drains or is down, except one trial at a time.
+//! A session goes to its key's owner: the first backend on the documented ring that may take it, by
+//! that worker's roster at the pick. Nothing new goes to a backend that drains or is down, except
+//! one trial at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
