@@ -264,10 +264,11 @@ impl<I: Io> Driver<I> {
             return;
         };
         if link.duplex.is_relaying() {
-            self.relay(now, id);
-        } else if self.engine.wants(id) > 0 {
-            self.preread(now, id);
-        } else {
+            return self.relay(now, id);
+        }
+        self.preread(now, id);
+        // The event that brought the last bytes for a verdict may also have brought a reset, which no read will find.
+        if self.engine.wants(id) == 0 {
             self.connecting(now, id);
         }
     }
@@ -300,7 +301,8 @@ impl<I: Io> Driver<I> {
 
     /// Looks after a session that has no relay yet and reads nothing.
     fn connecting(&mut self, now: Timestamp, id: SessionId) {
-        let Some(link) = link(&mut self.links, id) else {
+        let link = link(&mut self.links, id).filter(|link| !link.duplex.is_relaying());
+        let Some(link) = link else {
             return;
         };
         // The client's bytes wait in the kernel, but its reset ends the session.
