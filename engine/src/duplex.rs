@@ -447,7 +447,8 @@ impl Duplex {
     fn may_fill(&self, dir: Dir) -> bool {
         let half = &self.halves[dir as usize];
         let destination = &self.ends[dir.to() as usize];
-        let room = half.held == 0
+        let stuck = half.stalled && cfg!(tlb_planted = "full-pipe-stays-stalled");
+        let room = (half.held == 0 && !stuck)
             || (half.piped
                 && half.via == Via::Splice
                 && !half.stalled
