@@ -200,7 +200,11 @@ impl Duplex {
     }
 
     /// Takes no more bytes, writes out what is held and then finishes: in order, or by a reset.
+    ///
+    /// Where bytes are held their reader has paused, and more may wait behind them: that stream is cut, so it ends by a
+    /// reset in any case.
     pub fn wind(&mut self, how: Close) {
+        let how = if self.held() > 0 { Close::Reset } else { how };
         self.wind = Some(how);
         self.look = true;
         // What a hint was about may not have been read yet, and will not be any more: an error is asked for instead.

@@ -389,12 +389,27 @@ fn winding_writes_out_what_is_held_and_takes_no_more() {
             assert_eq!(world.socks[0].got, 40);
             assert_eq!(
                 world.ended,
-                Some(Ends {
-                    client: how,
-                    backend: how
-                })
+                Some(Ends::RESET),
+                "its reader had paused: the stream is cut"
             );
         }
+    }
+}
+
+#[test]
+fn winding_ends_a_relay_that_holds_nothing_as_it_is_told() {
+    for how in [Close::Fin, Close::Reset] {
+        let mut world = World::new(Mode::Auto, 0);
+        world.sends(Side::Backend, 40);
+        world.run();
+        world.acknowledge(Side::Client);
+        world.duplex.wind(how);
+        world.run();
+        let ends = Ends {
+            client: how,
+            backend: how,
+        };
+        assert_eq!(world.ended, Some(ends));
     }
 }
 
