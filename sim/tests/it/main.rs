@@ -15,4 +15,5 @@ mod preread;
 mod relaying;
 mod stopping;
 mod swarm;
+mod turmoil_conformance;
 mod worlds;
