@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use tlb_engine::api::Event;
@@ -86,8 +86,7 @@ fn run(row: &'static Row, seed: u64) -> Result<(), String> {
     add_tlb(&mut sim, &mut rng, &stage, control.clone());
     let (to, theirs) = (SocketAddr::new(sim.lookup("tlb"), FRONT), Rc::clone(&stage));
     sim.client("client", async move {
-        theirs.play(Side::Client, Way::To(to)).await;
-        pending().await
+        theirs.play(Side::Client, Way::To(to)).await
     });
     if row.backend == Backend::Hangs {
         sim.hold("tlb", "backend");
@@ -103,12 +102,12 @@ fn run(row: &'static Row, seed: u64) -> Result<(), String> {
 fn add_backend(sim: &mut Sim<'_>, backend: Backend, stage: &Rc<Stage>) {
     let stage = Rc::clone(stage);
     sim.client("backend", async move {
-        if backend != Backend::Refuses {
-            let listener = TcpListener::bind(("0.0.0.0", BACK)).await?;
-            stage.play(Side::Backend, Way::From(listener)).await;
+        if backend == Backend::Refuses {
+            // A host whose software has ended does not even refuse.
+            return pending().await;
         }
-        // A host whose software has ended does not even refuse.
-        pending().await
+        let listener = TcpListener::bind(("0.0.0.0", BACK)).await?;
+        stage.play(Side::Backend, Way::From(listener)).await
     });
 }
 
@@ -222,8 +221,9 @@ impl Way {
 }
 
 impl Stage {
-    /// Takes the steps of one side, each when it is its turn, until one goes wrong.
-    async fn play(&self, side: Side, way: Way) {
+    /// Takes the steps of one side, each when it is its turn, until one goes wrong. It never comes
+    /// back: the table says nothing of closing what is left.
+    async fn play(&self, side: Side, way: Way) -> turmoil::Result {
         let mut peer = None;
         for (number, (who, act)) in self.steps.iter().enumerate() {
             if *who != side {
@@ -240,7 +240,6 @@ impl Stage {
             self.turn.set(number + 1);
             self.turned[side.other() as usize].notify_one();
         }
-        // Whatever it still has in hand stays open, as the table says nothing of closing it.
         pending().await
     }
 
@@ -356,7 +355,7 @@ impl Peer {
         if by_reset {
             wire.reset();
         } else if !wire.has_unread() {
-            // Nobody's socket from now on, which the kernel keeps for the end to come.
+            // Nobody's from now on; a kernel keeps such a socket too.
             spawn_local(async move { wire.linger().await });
             return Ok(());
         }
@@ -420,7 +419,7 @@ impl Wire {
 
     fn has_unread(&self) -> bool {
         let mut peek = pin!(self.peek());
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         matches!(peek.as_mut().poll(&mut cx), Poll::Ready(Ok(1)))
     }
 
@@ -436,21 +435,12 @@ impl Wire {
     /// Waits for room for a FIN: turmoil never delivers one that finds its peer's window full. A
     /// stream that has ended needs none.
     async fn writable(&self) {
-        let _ = poll_fn(|cx| {
-            let stream = self.stream.borrow();
-            let writable = pin!(stream.writable()).poll(cx);
-            writable
-        })
-        .await;
+        let _ = poll_fn(|cx| pin!(self.stream.borrow().writable()).poll(cx)).await;
     }
 
     async fn fin(&self) -> io::Result<()> {
-        poll_fn(|cx| {
-            let mut stream = self.stream.borrow_mut();
-            ready!(pin!(stream.writable()).poll(cx))?;
-            Pin::new(&mut *stream).poll_shutdown(cx)
-        })
-        .await
+        self.writable().await;
+        poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)).await
     }
 
     /// Makes the end that follows, or the one before, a reset.
