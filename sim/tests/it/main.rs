@@ -16,4 +16,5 @@ mod preread;
 mod relaying;
 mod stopping;
 mod swarm;
+mod turmoil_conformance;
 mod worlds;
