@@ -74,6 +74,8 @@ pub mod engine;
 pub mod failover;
 pub mod health;
 pub mod ids;
+#[doc(hidden)]
+pub mod planted;
 pub mod preread;
 pub mod rng;
 pub mod roster;

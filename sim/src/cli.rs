@@ -7,10 +7,11 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use tlb_engine::planted;
 use tlb_sim::swarm::coverage::{Coverage, WHOLE};
 use tlb_sim::swarm::draw::Template;
 use tlb_sim::swarm::report::{failure, run_caught};
-use tlb_sim::swarm::{Intensity, Run, Scenario, draw, planted, text};
+use tlb_sim::swarm::{Intensity, Run, Scenario, draw, text};
 
 const HELP: &str = "\
 Runs tlb's engine through network failures in a simulated kernel, each run from one number.
@@ -84,7 +85,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
 
 /// Runs; see [`HELP`].
 pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
-    if let Some(name) = planted::name() {
+    if let Some(name) = planted::NAME {
         eprintln!("THIS PROGRAM HAS A PLANTED BUG: {name}");
     }
     match parse(args) {

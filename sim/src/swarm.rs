@@ -11,7 +11,6 @@ pub mod check;
 pub mod coverage;
 pub mod draw;
 pub mod peers;
-pub mod planted;
 pub mod report;
 pub mod scenario;
 pub mod shrink;

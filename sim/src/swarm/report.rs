@@ -8,7 +8,9 @@ use super::coverage::Coverage;
 use super::scenario::Scenario;
 use super::shrink::shrink;
 use super::world::{Run, run};
-use super::{planted, text};
+use tlb_engine::planted;
+
+use super::text;
 use crate::model::ledger::Finding;
 
 /// Most runs that making a failure smaller may take.
@@ -52,7 +54,7 @@ fn write_failure(
     failed: &Run,
     command: &str,
 ) -> std::fmt::Result {
-    if let Some(name) = planted::name() {
+    if let Some(name) = planted::NAME {
         writeln!(out, "PLANTED BUG: {name}")?;
     }
     writeln!(

@@ -1,0 +1,100 @@
+//! Bugs that can be built in, to see that a simulation finds them.
+//!
+//! Each is a line of this crate under `cfg!(tlb_planted = "NAME")`, switched on by the compiler's flag
+//! `--cfg tlb_planted="NAME"` and by nothing else. `.ci/planted` builds the simulation with each of them, in a target
+//! directory of its own; the `tlb` binary does not compile with any.
+
+/// All of them, each with whether this build has it.
+const ALL: [(&str, bool); 26] = [
+    (
+        "accept-never-resumes",
+        cfg!(tlb_planted = "accept-never-resumes"),
+    ),
+    ("back-off-ignored", cfg!(tlb_planted = "back-off-ignored")),
+    (
+        "deadline-not-moved-up",
+        cfg!(tlb_planted = "deadline-not-moved-up"),
+    ),
+    ("down-one-too-late", cfg!(tlb_planted = "down-one-too-late")),
+    ("drain-ignored", cfg!(tlb_planted = "drain-ignored")),
+    (
+        "eagain-means-empty",
+        cfg!(tlb_planted = "eagain-means-empty"),
+    ),
+    (
+        "failed-backend-tried-again",
+        cfg!(tlb_planted = "failed-backend-tried-again"),
+    ),
+    ("fault-not-sticky", cfg!(tlb_planted = "fault-not-sticky")),
+    (
+        "full-pipe-stays-stalled",
+        cfg!(tlb_planted = "full-pipe-stays-stalled"),
+    ),
+    ("half-close-closes", cfg!(tlb_planted = "half-close-closes")),
+    (
+        "hint-taken-for-end",
+        cfg!(tlb_planted = "hint-taken-for-end"),
+    ),
+    (
+        "idle-not-refreshed",
+        cfg!(tlb_planted = "idle-not-refreshed"),
+    ),
+    ("load-not-returned", cfg!(tlb_planted = "load-not-returned")),
+    (
+        "local-fault-blamed",
+        cfg!(tlb_planted = "local-fault-blamed"),
+    ),
+    ("no-pipe-spins", cfg!(tlb_planted = "no-pipe-spins")),
+    (
+        "one-accept-per-event",
+        cfg!(tlb_planted = "one-accept-per-event"),
+    ),
+    (
+        "preface-cut-behind-head",
+        cfg!(tlb_planted = "preface-cut-behind-head"),
+    ),
+    (
+        "preread-deadline-per-byte",
+        cfg!(tlb_planted = "preread-deadline-per-byte"),
+    ),
+    (
+        "removed-backend-awaited",
+        cfg!(tlb_planted = "removed-backend-awaited"),
+    ),
+    ("reset-becomes-fin", cfg!(tlb_planted = "reset-becomes-fin")),
+    (
+        "reset-before-acknowledged",
+        cfg!(tlb_planted = "reset-before-acknowledged"),
+    ),
+    (
+        "retries-without-end",
+        cfg!(tlb_planted = "retries-without-end"),
+    ),
+    (
+        "short-read-hides-fin",
+        cfg!(tlb_planted = "short-read-hides-fin"),
+    ),
+    (
+        "taken-error-forgotten",
+        cfg!(tlb_planted = "taken-error-forgotten"),
+    ),
+    ("trial-not-alone", cfg!(tlb_planted = "trial-not-alone")),
+    (
+        "urgent-mark-stops-splice",
+        cfg!(tlb_planted = "urgent-mark-stops-splice"),
+    ),
+];
+
+/// The bug that this build has, if any.
+pub const NAME: Option<&str> = find();
+
+const fn find() -> Option<&'static str> {
+    let mut place = 0;
+    while place < ALL.len() {
+        if ALL[place].1 {
+            return Some(ALL[place].0);
+        }
+        place += 1;
+    }
+    None
+}
