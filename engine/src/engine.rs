@@ -272,7 +272,7 @@ impl Engine {
             .timers
             .first()
             .map(|(at, index)| (at, self.deadline(index).1));
-        let paused = self.listeners.iter().map(|state| state.paused_until).max();
+        let paused = self.listeners.iter().map(|state| state.paused_until);
         let accept = paused
             .filter(|&at| at > Timestamp::ZERO)
             .map(|at| (at, Timer::Accept));

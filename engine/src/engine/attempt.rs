@@ -351,7 +351,7 @@ impl Engine {
     }
 
     /// Whether another backend than the session's own could take it.
-    fn has_other(&self, now: Timestamp, index: usize) -> bool {
+    pub(super) fn has_other(&self, now: Timestamp, index: usize) -> bool {
         let session = &self.sessions[index];
         let own = session.backend.as_ref().map(|backend| backend.incarnation);
         let (Some(pool), Some(state), Some(early)) = (

@@ -1233,6 +1233,131 @@ fn timeouts_may_be_handled_too_early_and_twice() {
 }
 
 #[test]
+fn what_is_unfinished_is_named() {
+    let mut rig = Rig::new(listener(), abc());
+    assert_eq!(rig.engine.listeners(), 1);
+    assert_eq!(rig.engine.pending(), None);
+    let session = rig.accept();
+    assert_eq!(rig.engine.pending(), Some("an event was not taken"));
+    rig.actions();
+    assert_eq!(rig.engine.pending(), Some("a session is live"));
+    rig.engine.handle(
+        rig.now,
+        Input::Received {
+            session,
+            bytes: FRAME,
+        },
+    );
+    assert_eq!(rig.engine.pending(), Some("an action was not taken"));
+    rig.actions();
+    rig.handle(Input::ClientBroken {
+        session,
+        fault: Fault::Reset,
+    });
+    assert_eq!(rig.engine.pending(), None);
+    rig.engine.timers.set(0, rig.now);
+    assert_eq!(
+        rig.engine.pending(),
+        Some("a deadline is armed without a session")
+    );
+    rig.engine.timers.clear(0);
+    rig.engine.preread_memory = 1;
+    assert_eq!(
+        rig.engine.pending(),
+        Some("preread memory is held without a session")
+    );
+}
+
+#[test]
+fn a_pool_has_its_own_way_to_fail_over() {
+    let failover = Failover {
+        connect_timeout: Duration::from_secs(1),
+        retries: 0,
+        fall: 1,
+    };
+    let backends = vec![Arc::new(backend("a", 1)), Arc::new(backend("b", 2))];
+    let strict = Pool::new("pool", Policy::HashRing { points: 64 }, failover, backends);
+    let mut rig = Rig::new(listener(), strict);
+    let session = rig.accept();
+    let owner = to(&rig.received(session, FRAME));
+    assert_eq!(
+        rig.pass(Duration::from_secs(1) - Duration::from_nanos(1)),
+        []
+    );
+    let actions = rig.pass(Duration::from_nanos(1));
+    assert_eq!(ends(&actions), CLOSE_FIN, "no retry is allowed");
+    let next = rig.accept();
+    assert_ne!(
+        to(&rig.received(next, FRAME)),
+        owner,
+        "one failure was enough"
+    );
+}
+
+#[test]
+fn a_backend_that_goes_down_keeps_the_sessions_that_have_nowhere_else_to_go() {
+    // Each of the others is out of reach in its own way.
+    type Spoil = fn(&mut Backend);
+    let spoils: [Spoil; 2] = [|other| other.draining = true, |other| other.address = None];
+    for spoil in spoils {
+        let mut other = backend("b", 2);
+        spoil(&mut other);
+        let mut rig = Rig::new(listener(), pool(vec![backend("a", 1), other]));
+        let hanging = rig.accept();
+        rig.received(hanging, FRAME);
+        for _ in 0..Failover::FALL {
+            let session = rig.accept();
+            rig.received(session, FRAME);
+            rig.fails(session, 0, Fault::Refused);
+        }
+        let down = |event: &Event| matches!(event, Event::BackendDown { .. });
+        assert!(rig.events.iter().any(down));
+        assert_eq!(
+            rig.engine.phase(hanging),
+            Some(Phase::Connecting),
+            "it may yet succeed"
+        );
+    }
+}
+
+#[test]
+fn a_backend_that_was_tried_or_is_down_is_nowhere_else_to_go() {
+    let mut rig = Rig::new(listener(), pool(vec![backend("a", 1), backend("b", 2)]));
+    let hanging = rig.accept();
+    let first = to(&rig.received(hanging, FRAME));
+    // It has tried its owner already, and now hangs at the other one.
+    let second = to(&rig.fails(hanging, 0, Fault::Refused));
+    let slot = |rig: &Rig, address| {
+        let backends = rig.engine.roster().pools[0].backends();
+        backends
+            .iter()
+            .position(|it| it.address == Some(address))
+            .expect("a slot")
+    };
+    let (first, second) = (slot(&rig, first), slot(&rig, second));
+    assert!(
+        !rig.engine.has_other(rig.now, hanging.index()),
+        "its owner was tried"
+    );
+    let fresh = rig.accept();
+    rig.received(fresh, FRAME);
+    assert!(
+        rig.engine.has_other(rig.now, fresh.index()),
+        "the other one is free"
+    );
+    let mut rng = Rng::new(1);
+    let now = rig.now;
+    for _ in 0..Failover::FALL {
+        rig.engine.pools[0].health[second].failed(now, Failover::FALL, &mut rng);
+    }
+    assert!(
+        !rig.engine.has_other(rig.now, fresh.index()),
+        "the other one is down"
+    );
+    assert!(rig.engine.pools[0].health[first].eligible(now));
+}
+
+#[test]
 fn reasons_have_words() {
     let reason = CloseReason::BackendBroken(Fault::Reset);
     assert_eq!(
