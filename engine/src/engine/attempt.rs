@@ -254,6 +254,9 @@ impl Engine {
         {
             backend.load.sub();
         }
+        // With the relay goes whatever it waited for.
+        session.look_at = Timestamp::NEVER;
+        session.looks = 0;
         let (id, attempt) = (session.id, session.attempt());
         let backend = backend.map(|backend| backend.incarnation);
         if let Some(early) = &mut session.early {

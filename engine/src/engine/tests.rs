@@ -1358,6 +1358,30 @@ fn a_backend_that_was_tried_or_is_down_is_nowhere_else_to_go() {
 }
 
 #[test]
+fn an_attempt_that_failed_is_not_looked_at_any_more() {
+    let mut rig = Rig::new(listener(), abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let waiting = Report {
+        standing: Standing::Unacknowledged,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, waiting);
+    let broken = Report {
+        broken: Some((Side::Backend, Fault::Reset)),
+        ..Report::default()
+    };
+    rig.relayed(session, 0, broken);
+    let (at, timer) = rig.engine.poll_timeout().expect("a deadline");
+    assert!(at > rig.now && timer != Timer::Look, "{timer:?} at {at}");
+    assert_eq!(rig.pass(Duration::from_secs(1)), []);
+}
+
+#[test]
 fn reasons_have_words() {
     let reason = CloseReason::BackendBroken(Fault::Reset);
     assert_eq!(
