@@ -343,6 +343,11 @@ fn without_a_pipe_it_copies() {
 
 #[test]
 fn large_flows_become_splices_and_small_messages_copies() {
+    assert_eq!(
+        SMALL_SPLICE,
+        32 * 1024,
+        "where the two were measured to meet"
+    );
     let mut half = Duplex::new(Mode::Auto).halves[0];
     half.adapt(Mode::Auto, Via::Copy, SMALL_SPLICE, false);
     assert_eq!(half.via, Via::Copy);
@@ -454,6 +459,226 @@ fn another_attempt_starts_afresh() {
     world.run();
     assert_eq!(world.socks[1].fins, [12]);
     assert_eq!((world.ended, world.report.broken), (Some(Ends::FIN), None));
+}
+
+/// A relay that has begun, by hand.
+fn begun(mode: Mode, preface: usize) -> Duplex {
+    let mut duplex = Duplex::new(mode);
+    duplex.client_read(Outcome::WouldBlock);
+    duplex.begin(preface);
+    duplex
+}
+
+fn moved(bytes: usize, short: bool) -> Outcome {
+    Outcome::Moved { bytes, short }
+}
+
+#[test]
+fn before_the_relay_the_client_is_read_by_the_same_rules() {
+    let mut duplex = Duplex::new(Mode::Copy);
+    assert!(
+        duplex.client_readable(),
+        "the first frame may be there at accept"
+    );
+    assert!(!duplex.is_relaying());
+    duplex.client_read(moved(9, false));
+    assert!(duplex.client_readable(), "a full buffer proves nothing");
+    duplex.client_read(moved(9, true));
+    assert!(!duplex.client_readable(), "a short read empties the socket");
+    duplex.ready(
+        Side::Client,
+        Readiness {
+            readable: true,
+            ..Readiness::default()
+        },
+    );
+    duplex.client_read(Outcome::WouldBlock);
+    assert!(!duplex.client_readable());
+    // An end and urgent data behind the bytes: no further edge will come.
+    let both = Readiness {
+        read_closed: true,
+        priority: true,
+        ..Readiness::default()
+    };
+    duplex.ready(Side::Client, both);
+    duplex.client_read(moved(9, true));
+    assert!(duplex.client_readable());
+    duplex.client_read(Outcome::Eof);
+    assert!(duplex.client_readable(), "the relay reads the end again");
+
+    assert!(!duplex.take_client_suspect());
+    duplex.ready(
+        Side::Client,
+        Readiness {
+            error: true,
+            ..Readiness::default()
+        },
+    );
+    assert!(duplex.take_client_suspect());
+    assert!(!duplex.take_client_suspect(), "asking clears it");
+
+    duplex.begin(3);
+    assert!(duplex.is_relaying());
+    duplex.abandon();
+    assert!(!duplex.is_relaying());
+    assert!(
+        duplex.client_readable(),
+        "what is known of the client stays"
+    );
+    let mut quiet = Duplex::new(Mode::Copy);
+    quiet.client_read(Outcome::WouldBlock);
+    quiet.begin(3);
+    quiet.abandon();
+    assert!(!quiet.client_readable());
+}
+
+#[test]
+fn a_short_write_of_a_buffer_waits_for_room_and_one_of_a_pipe_is_tried_again() {
+    let mut copy = begun(Mode::Copy, 10);
+    assert_eq!(copy.next_op(), Some(Op::Drain(Dir::Forward)));
+    copy.drained(Dir::Forward, moved(4, true));
+    assert_eq!(copy.next_op(), None, "the kernel said that it is full");
+    copy.ready(
+        Side::Backend,
+        Readiness {
+            writable: true,
+            ..Readiness::default()
+        },
+    );
+    assert_eq!(copy.next_op(), Some(Op::Drain(Dir::Forward)));
+    copy.drained(Dir::Forward, moved(2, false));
+    assert_eq!(
+        copy.next_op(),
+        Some(Op::Drain(Dir::Forward)),
+        "it did not say so"
+    );
+    copy.drained(Dir::Forward, moved(4, true));
+    copy.ready(
+        Side::Client,
+        Readiness {
+            readable: true,
+            ..Readiness::default()
+        },
+    );
+    assert_eq!(copy.next_op(), Some(Op::Fill(Dir::Forward, Via::Copy)));
+    copy.filled(Dir::Forward, Via::Copy, moved(1, true));
+    assert_eq!(
+        copy.next_op(),
+        Some(Op::Drain(Dir::Forward)),
+        "all went, so there is room"
+    );
+
+    let mut splice = begun(Mode::Splice, 0);
+    splice.ready(
+        Side::Client,
+        Readiness {
+            readable: true,
+            ..Readiness::default()
+        },
+    );
+    splice.filled(Dir::Forward, Via::Splice, moved(10, false));
+    splice.drained(Dir::Forward, moved(4, true));
+    assert_eq!(splice.next_op(), Some(Op::Drain(Dir::Forward)));
+    splice.drained(Dir::Forward, Outcome::WouldBlock);
+    let fill = Op::Fill(Dir::Forward, Via::Splice);
+    assert_eq!(
+        splice.next_op(),
+        Some(fill),
+        "meanwhile the pipe may take more"
+    );
+    splice.filled(Dir::Forward, Via::Splice, Outcome::WouldBlock);
+    assert_eq!(splice.next_op(), None, "until it is full");
+    splice.ready(
+        Side::Backend,
+        Readiness {
+            writable: true,
+            ..Readiness::default()
+        },
+    );
+    splice.drained(Dir::Forward, moved(3, false));
+    splice.drained(Dir::Forward, Outcome::WouldBlock);
+    assert_eq!(
+        splice.next_op(),
+        Some(fill),
+        "then there is room in it again"
+    );
+}
+
+#[test]
+fn what_is_in_the_pipe_of_a_broken_sender_still_arrives() {
+    let mut world = World::new(Mode::Splice, 0);
+    world.socks[0].room = 0;
+    world.sends(Side::Backend, 40);
+    world.run();
+    world.reset(Side::Backend);
+    world.run();
+    assert_eq!((world.ended, world.duplex.held()), (None, 40));
+    world.room(Side::Client, 100);
+    world.run();
+    world.acknowledge(Side::Client);
+    world.run();
+    assert_eq!((world.socks[0].got, world.ended), (40, Some(Ends::RESET)));
+}
+
+#[test]
+fn a_broken_socket_that_blocks_will_never_have_more() {
+    let mut duplex = begun(Mode::Copy, 5);
+    duplex.drained(Dir::Forward, Outcome::Broken(Fault::Reset));
+    assert_eq!(
+        duplex.next_op(),
+        Some(Op::Fill(Dir::Return, Via::Copy)),
+        "what it had sent"
+    );
+    duplex.filled(Dir::Return, Via::Copy, Outcome::WouldBlock);
+    assert_eq!(duplex.next_op(), Some(Op::Unacknowledged(Side::Client)));
+}
+
+#[test]
+fn a_report_says_each_thing_once_and_where_it_stands_each_time() {
+    let mut duplex = begun(Mode::Copy, 5);
+    assert_eq!(duplex.take_report(), None);
+    duplex.drained(Dir::Forward, moved(5, false));
+    let report = Report {
+        forward: 5,
+        ..Report::default()
+    };
+    assert_eq!(duplex.take_report(), Some(report));
+    assert_eq!(duplex.take_report(), None);
+    duplex.took_error(Side::Client, Some(Fault::Reset));
+    duplex.filled(Dir::Forward, Via::Copy, Outcome::Eof);
+    assert_eq!(duplex.next_op(), Some(Op::Unacknowledged(Side::Backend)));
+    duplex.unacknowledged(Side::Backend, 5);
+    assert_eq!(duplex.next_op(), None);
+    let waits = |broken| {
+        let standing = Standing::Unacknowledged;
+        Some(Report {
+            broken,
+            standing,
+            ..Report::default()
+        })
+    };
+    assert_eq!(
+        duplex.take_report(),
+        waits(Some((Side::Client, Fault::Reset)))
+    );
+    assert_eq!(duplex.take_report(), None, "it has not looked again");
+    duplex.look();
+    assert_eq!(duplex.next_op(), Some(Op::Unacknowledged(Side::Backend)));
+    duplex.unacknowledged(Side::Backend, 0);
+    assert!(!duplex.is_finished());
+    assert_eq!(duplex.next_op(), None);
+    assert!(duplex.is_finished());
+    let standing = Standing::Finished(Ends::RESET);
+    for _ in 0..2 {
+        assert_eq!(
+            duplex.take_report(),
+            Some(Report {
+                standing,
+                ..Report::default()
+            })
+        );
+        assert_eq!(duplex.next_op(), None);
+    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
