@@ -16,6 +16,18 @@ fn loads(pool: &Pool) -> Vec<u32> {
 }
 
 #[test]
+fn the_ring_and_maglev_need_a_key() {
+    let needy = POLICIES.into_iter().filter(|policy| policy.needs_key());
+    let needy: Vec<Policy> = needy.collect();
+    assert!(
+        needy
+            .iter()
+            .all(|it| matches!(it, Policy::HashRing { .. } | Policy::Maglev))
+    );
+    assert!(needy.contains(&Policy::Maglev) && needy.len() > 1);
+}
+
+#[test]
 fn a_pool_without_anybody_to_pick_has_nobody() {
     for policy in POLICIES {
         let mut rng = Rng::new(1);
