@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tlb_engine::api::{Close, Event};
+use tlb_engine::api::{Close, CloseReason, Event};
 use tlb_engine::drive::Outcome;
 use tlb_engine::ids::{Dir, SessionId, Side};
 use tlb_engine::time::{Duration, Timestamp};
@@ -32,6 +32,8 @@ struct Relay {
     broken_at: Option<Timestamp>,
     /// FINs that the engine has told of.
     told: [u8; 2],
+    /// A side that was reset before it had all that was written, and before the fault was as old as the reset timeout.
+    hasty: Option<Side>,
 }
 
 /// Follows both directions of each session by the calls alone.
@@ -95,10 +97,7 @@ impl HalfClose {
                     && !self.stopped
                     && early(relay) =>
             {
-                findings.add(
-                    "reset",
-                    format!("{session}: the {side} is reset before it has all that was written"),
-                );
+                relay.hasty = Some(side);
             }
             Call::TakeError(_, side, Some(_)) => relay.broken[side as usize] = true,
             Call::Shutdown(_, side, result) => {
@@ -143,7 +142,21 @@ impl HalfClose {
                 }
             }
             Event::Closed(closed) => {
-                self.relays.remove(&closed.session);
+                let relay = self.relays.remove(&closed.session);
+                // One that a timeout was already ending has had its time since then, not since the fault.
+                let fault = matches!(
+                    closed.reason,
+                    CloseReason::ClientBroken(_) | CloseReason::BackendBroken(_)
+                );
+                if let Some(side) = relay.and_then(|relay| relay.hasty).filter(|_| fault) {
+                    let session = closed.session;
+                    findings.add(
+                        "reset",
+                        format!(
+                            "{session}: the {side} is reset before it has all that was written"
+                        ),
+                    );
+                }
             }
             _ => {}
         }
