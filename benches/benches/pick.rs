@@ -12,7 +12,7 @@ use tlb_engine::balance::{Balancer, Policy, Query, hash_key};
 use tlb_engine::config::Failover;
 use tlb_engine::ids::Incarnation;
 use tlb_engine::rng::Rng;
-use tlb_engine::roster::{Backend, Load, Pool};
+use tlb_engine::roster::{Backend, Pool};
 
 /// Backends and points of each: 10, 1,000, 100,000, the default of 16 backends, and 1,280,000 in
 /// all.
@@ -32,8 +32,7 @@ fn pool(policy: Policy, backends: u32) -> Pool {
                 incarnation: Incarnation(number),
                 address: None,
                 weight: 1,
-                draining: false,
-                load: Load::default(),
+                ..Backend::default()
             })
         })
         .collect();

@@ -11,7 +11,7 @@ use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::{Mode, Outcome, Readiness};
 use tlb_engine::duplex::{Duplex, Op};
 use tlb_engine::ids::{Incarnation, ListenerId, PoolId, Side};
-use tlb_engine::roster::{Backend, Load, Pool, Roster};
+use tlb_engine::roster::{Backend, Pool, Roster};
 use tlb_engine::time::Timestamp;
 use tlb_engine::unpack::{Fixed, Key};
 
@@ -28,8 +28,7 @@ fn engine() -> Engine {
             incarnation: Incarnation(number.into()),
             address: Some(([127, 0, 0, 11 + number], 7001).into()),
             weight: 1,
-            draining: false,
-            load: Load::default(),
+            ..Backend::default()
         })
     });
     let pool = Pool::new(
@@ -42,10 +41,7 @@ fn engine() -> Engine {
         epoch: 1,
         pools: vec![Arc::new(pool)],
     });
-    let config = Arc::new(Config {
-        listeners: vec![listener],
-        limits: Limits::default(),
-    });
+    let config = Arc::new(Config::new(vec![listener], Limits::default()));
     Engine::new(config, roster, 7, Timestamp::ZERO)
 }
 

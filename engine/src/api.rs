@@ -5,6 +5,7 @@ mod display;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
+use crate::pace::Bucket;
 use crate::unpack::Reject;
 
 /// What the kernel told us about a socket, or about ourselves.
@@ -19,6 +20,9 @@ pub enum Fault {
     TimedOut,
     /// The peer reset the connection (`ECONNRESET`, `EPIPE`, `ECONNABORTED`).
     Reset,
+    /// The backend ended its stream before its first byte, where that counts as a failure
+    /// ([`Listener::replay`](crate::config::Listener::replay)).
+    Closed,
     /// No local port or source address left (`EADDRNOTAVAIL`, `EADDRINUSE`): ours.
     LocalPorts,
     /// No descriptor left (`EMFILE`, `ENFILE`): ours.
@@ -32,6 +36,22 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// A stable word for metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed-out",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::LocalPorts => "local-ports",
+            Self::LocalDescriptors => "local-descriptors",
+            Self::LocalMemory => "local-memory",
+            Self::Denied => "denied",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// Whether this host is at fault: such a fault never counts against a backend.
     pub const fn is_local(self) -> bool {
         matches!(
@@ -271,6 +291,12 @@ pub enum CloseReason {
     HalfCloseTimeout,
     /// tlb is stopping.
     Shutdown,
+    /// Its backend went down, and the pool's `on-down` ends such sessions.
+    BackendDown,
+    /// Its backend was taken into maintenance.
+    BackendMaint,
+    /// Its backend was removed.
+    BackendRemoved,
 }
 
 impl CloseReason {
@@ -294,6 +320,9 @@ impl CloseReason {
             Self::IdleTimeout => "idle-timeout",
             Self::HalfCloseTimeout => "half-close-timeout",
             Self::Shutdown => "shutdown",
+            Self::BackendDown => "backend-down",
+            Self::BackendMaint => "backend-maint",
+            Self::BackendRemoved => "backend-removed",
         }
     }
 }
@@ -411,6 +440,44 @@ pub struct Closed {
 pub enum Shed {
     /// The listener has its `max-sessions`.
     MaxSessions,
-    /// tlb is stopping.
+    /// tlb is stopping, or the listener was removed.
     Stopping,
+    /// The client's address has its `max-sessions-per-source`.
+    PerSource,
+}
+
+/// What the sessions of one backend are told, from [`FleetAction::Tell`](crate::fleet::FleetAction::Tell) to
+/// [`Engine::tell`](crate::Engine::tell).
+#[derive(Clone, Debug)]
+pub struct Tell {
+    /// Whose sessions.
+    pub backend: Incarnation,
+    /// Why.
+    pub why: Why,
+    /// How those that are established end; `None` keeps them. Those that still connect go elsewhere at once, whatever
+    /// this says.
+    pub how: Option<TellHow>,
+    /// How fast they end: each takes its turn, and a jitter of up to the distance of two turns.
+    pub pace: Bucket,
+}
+
+/// Why the sessions of a backend are told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its active health check says that it is down. Sessions whose turn has not come when it is up again stay.
+    Down,
+    /// An operator took it into maintenance.
+    Maint,
+    /// It is no longer in the configuration.
+    Removed,
+}
+
+/// How a session is ended that was told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TellHow {
+    /// As when tlb stops: in order if no byte has passed for a second, else by a reset, so that nobody takes a cut
+    /// stream for a whole one.
+    Close,
+    /// By a reset.
+    Reset,
 }

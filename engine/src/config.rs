@@ -6,16 +6,26 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::ids::PoolId;
+use crate::pace::{Bucket, Sources};
 use crate::time::Duration;
 use crate::unpack::Unpack;
 
 /// The listeners and limits of one process, as one engine sees them.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The listeners, by [`ListenerId`](crate::ids::ListenerId).
-    pub listeners: Vec<Listener>,
+    /// The listeners, by [`ListenerId`](crate::ids::ListenerId). `None`: it was removed, and its id is not used again
+    /// in the life of the process, because sessions may still remember it.
+    pub listeners: Vec<Option<Arc<Listener>>>,
     /// Limits that are not a listener's own.
     pub limits: Limits,
+}
+
+impl Config {
+    /// A configuration with these listeners, none of them removed.
+    pub fn new(listeners: Vec<Listener>, limits: Limits) -> Self {
+        let listeners = listeners.into_iter().map(|it| Some(Arc::new(it))).collect();
+        Self { listeners, limits }
+    }
 }
 
 /// One place where clients come in.
@@ -39,6 +49,14 @@ pub struct Listener {
     pub idle_timeout: Option<Duration>,
     /// How long a session whose one direction has ended may pass no byte the other way.
     pub half_close_timeout: Duration,
+    /// Whether a backend that ends before its first byte costs the client nothing: while the client has sent no byte
+    /// beyond the preface, the preface goes to the next owner (*first-frame replay*). The first frame may then be
+    /// delivered twice, so it is only for protocols that bear it.
+    pub replay: bool,
+    /// How fast it accepts sessions; `None` as fast as they come. Shared by the engines of the process.
+    pub admission: Option<Bucket>,
+    /// Most live sessions of one client address, in the whole process; `None` for no limit.
+    pub per_source: Option<Sources>,
 }
 
 impl Listener {
@@ -63,6 +81,9 @@ impl Listener {
             allow_address: false,
             idle_timeout: None,
             half_close_timeout: Self::HALF_CLOSE_TIMEOUT,
+            replay: false,
+            admission: None,
+            per_source: None,
         }
     }
 }
@@ -104,8 +125,19 @@ pub struct Failover {
     pub connect_timeout: Duration,
     /// How many attempts may follow the first.
     pub retries: u8,
-    /// How many failures in a row take a backend down. At least 1.
+    /// How many failures in a row eject a backend. At least 1.
     pub fall: u32,
+    /// How long a backend is ejected the first time; doubles with each time it fails its trial, up to
+    /// [`Passive::BACK_OFF_MAX`](crate::health::Passive::BACK_OFF_MAX).
+    pub ejection: Duration,
+    /// Most backends of the pool that may be ejected at a time, in per cent; one always may.
+    pub max_ejected: u32,
+    /// Whether a session that its backend resets before that has sent a byte counts as a failure, as a failed connect
+    /// does. A client can bring such resets about by what it sends, so it is off by default.
+    pub early_resets: bool,
+    /// Of the backends that are neither draining nor in maintenance, in per cent: if fewer than this are up, health is
+    /// not believed and all of them are used (*panic*). Zero never does.
+    pub panic: u32,
 }
 
 impl Failover {
@@ -115,6 +147,12 @@ impl Failover {
     pub const RETRIES: u8 = 3;
     /// Default of [`Failover::fall`].
     pub const FALL: u32 = 3;
+    /// Default of [`Failover::ejection`].
+    pub const EJECTION: Duration = Duration::from_secs(1);
+    /// Default of [`Failover::max_ejected`]: a refused connect is no guess, and panic bounds what it may lead to.
+    pub const MAX_EJECTED: u32 = 100;
+    /// Default of [`Failover::panic`]: of up to ten backends the last one, so that health never empties a pool.
+    pub const PANIC: u32 = 10;
 }
 
 impl Default for Failover {
@@ -123,6 +161,10 @@ impl Default for Failover {
             connect_timeout: Self::CONNECT_TIMEOUT,
             retries: Self::RETRIES,
             fall: Self::FALL,
+            ejection: Self::EJECTION,
+            max_ejected: Self::MAX_EJECTED,
+            early_resets: false,
+            panic: Self::PANIC,
         }
     }
 }

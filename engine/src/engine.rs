@@ -11,16 +11,17 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use slab::Slab;
 
-use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report, Shed};
+use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report, Shed, Tell};
 use crate::balance::{self, Balancer};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::failover::Budget;
-use crate::health::Passive;
-use crate::ids::{Dir, ListenerId, SessionId, Side};
+use crate::health::{Change, Passive};
+use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
 use crate::preread::Verdict;
 use crate::rng::Rng;
 use crate::roster::Roster;
-use crate::session::{KEY_LOGGED, Phase, Route, Session};
+use crate::session::{KEY_LOGGED, Phase, Route, Session, SessionView};
+use crate::stats::Stats;
 use crate::time::{Duration, Timestamp};
 use crate::timer::{Queue, Timer};
 use crate::unpack::{Reject, Target};
@@ -67,6 +68,8 @@ struct PoolState {
 
 #[derive(Debug, Default)]
 struct ListenerState {
+    /// As configured now, or last.
+    rules: Option<Arc<Listener>>,
     live: usize,
     /// Accepting is paused until then.
     paused_until: Timestamp,
@@ -79,7 +82,10 @@ impl Engine {
             listeners: config
                 .listeners
                 .iter()
-                .map(|_| ListenerState::default())
+                .map(|rules| ListenerState {
+                    rules: rules.clone(),
+                    ..ListenerState::default()
+                })
                 .collect(),
             config,
             roster: Arc::default(),
@@ -112,10 +118,13 @@ impl Engine {
             self.actions.is_empty(),
             "actions are drained before the next call"
         );
-        let listener = &self.config.listeners[on.index()];
         if self.stop_by.is_some_and(|at| now >= at) {
             return Err(Shed::Stopping);
         }
+        // A listener that was removed still serves who was in its queue.
+        let Some(listener) = &self.listeners[on.index()].rules else {
+            return Err(Shed::Stopping);
+        };
         let entry = self.sessions.vacant_entry();
         let full = self.listeners[on.index()].live >= listener.max_sessions;
         if full || entry.key() > SessionId::MAX_INDEX {
@@ -132,7 +141,7 @@ impl Engine {
             listener: on,
             peer,
         });
-        if self.config.listeners[on.index()].unpack.is_none() {
+        if self.sessions[id.index()].rules.unpack.is_none() {
             self.route(now, id.index(), Route::Any);
         }
         self.after(id);
@@ -142,9 +151,8 @@ impl Engine {
     /// Whether `listener` should be asked for connections now.
     pub fn may_accept(&self, now: Timestamp, listener: ListenerId) -> bool {
         let state = &self.listeners[listener.index()];
-        state.live < self.config.listeners[listener.index()].max_sessions
-            && now >= state.paused_until
-            && self.sessions.len() < SessionId::MAX_INDEX
+        let room = state.rules.as_ref().map_or(0, |rules| rules.max_sessions);
+        state.live < room && now >= state.paused_until && self.sessions.len() < SessionId::MAX_INDEX
     }
 
     /// This host had nothing left to accept with: accepting pauses for [`ACCEPT_PAUSE`] or until a session ends.
@@ -163,9 +171,7 @@ impl Engine {
             return 0;
         };
         match (&session.phase, &session.early) {
-            (Phase::Preread, Some(early)) => early
-                .preread
-                .room(self.config.listeners[session.listener.index()].preread_limit),
+            (Phase::Preread, Some(early)) => early.preread.room(session.rules.preread_limit),
             _ => 0,
         }
     }
@@ -255,6 +261,36 @@ impl Engine {
         self.check_all();
     }
 
+    /// Replaces the configuration: sessions that began before go on as they began. A listener that was removed accepts
+    /// what its queue still holds.
+    pub fn reconfigure(&mut self, _now: Timestamp, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    /// The sessions of a backend are to go. One that is not known has none.
+    pub fn tell(&mut self, _now: Timestamp, _tell: &Tell) {}
+
+    /// Another worker's passive health changed its mind about a backend: this engine's follows, as far as
+    /// [`Failover::max_ejected`](crate::config::Failover::max_ejected) lets it.
+    pub fn advise(
+        &mut self,
+        _now: Timestamp,
+        _pool: PoolId,
+        _backend: Incarnation,
+        _change: Change,
+    ) {
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    /// The live sessions, in no particular order.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
+        core::iter::empty()
+    }
+
     /// What to do next; `None` when everything is said.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -327,7 +363,7 @@ impl Engine {
             return self.close(now, id.index(), CloseReason::PrereadMemory, Ends::FIN);
         }
         let session = &mut self.sessions[id.index()];
-        let listener = &self.config.listeners[session.listener.index()];
+        let listener = Arc::clone(&session.rules);
         let (Some(early), Some(unpack)) = (&mut session.early, &listener.unpack) else {
             return;
         };
@@ -341,7 +377,7 @@ impl Engine {
 
     fn ended(&mut self, now: Timestamp, id: SessionId) {
         let session = &mut self.sessions[id.index()];
-        let listener = &self.config.listeners[session.listener.index()];
+        let listener = Arc::clone(&session.rules);
         let (Some(early), Some(unpack)) = (&mut session.early, &listener.unpack) else {
             return;
         };
@@ -439,7 +475,7 @@ impl Engine {
 
     fn deadline(&self, index: usize) -> (Timestamp, Timer) {
         let session = &self.sessions[index];
-        session.deadline(&self.config.listeners[session.listener.index()])
+        session.deadline()
     }
 
     /// Puts the session's deadline in order after anything may have changed. A deadline that moved away is left as

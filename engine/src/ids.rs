@@ -235,7 +235,7 @@ impl fmt::Display for PoolId {
 ///
 /// A backend whose address changes becomes a new incarnation: what was learnt about the old address does not count
 /// for the new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 
 impl fmt::Display for Incarnation {

@@ -30,14 +30,13 @@
 //!         incarnation: Incarnation(number),
 //!         address: address.parse().ok(),
 //!         weight: 1,
-//!         draining: false,
-//!         load: Load::default(),
+//!         ..Backend::default()
 //!     })
 //! };
 //! let backends = vec![backend("a", 1, "127.0.0.11:7001"), backend("b", 2, "127.0.0.12:7001")];
 //! let pool = Pool::new("stations", Policy::DEFAULT, Failover::default(), backends);
 //! let roster = Arc::new(Roster { epoch: 1, pools: vec![Arc::new(pool)] });
-//! let config = Arc::new(Config { listeners: vec![listener], limits: Limits::default() });
+//! let config = Arc::new(Config::new(vec![listener], Limits::default()));
 //! let mut engine = Engine::new(config, roster, 7, Timestamp::ZERO);
 //!
 //! // A driver accepted a connection, and read from it what the engine wants.
@@ -72,14 +71,17 @@ pub mod drive;
 pub mod duplex;
 pub mod engine;
 pub mod failover;
+pub mod fleet;
 pub mod health;
 pub mod ids;
+pub mod pace;
 #[doc(hidden)]
 pub mod planted;
 pub mod preread;
 pub mod rng;
 pub mod roster;
 pub mod session;
+pub mod stats;
 pub mod time;
 pub mod timer;
 pub mod unpack;

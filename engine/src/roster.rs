@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::balance::{Policy, Table};
 use crate::config::Failover;
 use crate::ids::{Incarnation, PoolId};
+use crate::pace::Bucket;
+use crate::time::{Duration, Timestamp};
 
 /// All pools at one moment. Published as a whole, never changed.
 #[derive(Clone, Debug, Default)]
@@ -135,7 +137,7 @@ fn ordered(mut backends: Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
 }
 
 /// One server of a pool. A clone shares its [`Load`] with the original.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Backend {
     /// Its id in the configuration, unique in the pool: what consistent hashing hashes.
     pub id: Box<str>,
@@ -145,10 +147,26 @@ pub struct Backend {
     pub address: Option<SocketAddr>,
     /// Its share, relative to the others'. At least 1.
     pub weight: u32,
-    /// Gets no new session, but keeps those it has.
+    /// Gets no new session, but keeps those it has. Maintenance is this as well, and then its sessions are told to
+    /// go.
     pub draining: bool,
+    /// Its active health check says that it is down: gets no new session unless the pool is in panic.
+    pub down: bool,
+    /// It has just come up, and takes its share little by little; `None` takes all of it.
+    pub ramp: Option<Ramp>,
+    /// How fast it takes new sessions; `None` as fast as they come. Sessions of its keys wait for their turn.
+    pub admission: Option<Bucket>,
     /// Sessions it has now, from all engines of the process.
     pub load: Load,
+}
+
+/// The slow start of a backend that has come up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ramp {
+    /// When it came up.
+    pub from: Timestamp,
+    /// How long it takes until it has its whole share; more than zero.
+    pub over: Duration,
 }
 
 /// A count of live sessions that engines of one process share; kept when a roster follows another.
@@ -188,8 +206,7 @@ mod tests {
             incarnation: Incarnation(incarnation),
             address: None,
             weight: 1,
-            draining: false,
-            load: Load::default(),
+            ..Backend::default()
         }
     }
 

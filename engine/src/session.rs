@@ -65,11 +65,40 @@ pub(crate) enum Route {
     Address(SocketAddr),
 }
 
+/// A live session as an operator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Who.
+    pub peer: SocketAddr,
+    /// Where it goes.
+    pub pool: PoolId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its backend, or the one it is connecting to.
+    pub backend: Option<&'a Backend>,
+    /// The key, cut to its first [`KEY_LOGGED`] bytes.
+    pub key: Option<&'a Bytes>,
+    /// Bytes the backend took.
+    pub forward: u64,
+    /// Bytes the client took.
+    pub back: u64,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// When a byte passed last.
+    pub active: Timestamp,
+}
+
 /// One client connection and what became of it.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) listener: ListenerId,
+    /// The listener as it was at accept: a reload does not touch sessions that began before it.
+    pub(crate) rules: Arc<Listener>,
     pub(crate) pool: PoolId,
     pub(crate) peer: SocketAddr,
     pub(crate) phase: Phase,
@@ -107,13 +136,14 @@ impl Session {
     pub(crate) fn new(
         id: SessionId,
         on: ListenerId,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         peer: SocketAddr,
         now: Timestamp,
     ) -> Self {
         Self {
             id,
             listener: on,
+            rules: Arc::clone(listener),
             pool: listener.pool,
             peer,
             phase: Phase::Preread,
@@ -171,7 +201,8 @@ impl Session {
     }
 
     /// The earliest of its deadlines, and which it is.
-    pub(crate) fn deadline(&self, listener: &Listener) -> (Timestamp, Timer) {
+    pub(crate) fn deadline(&self) -> (Timestamp, Timer) {
+        let listener = &self.rules;
         let phase = match self.phase {
             Phase::Preread => Timer::Preread,
             Phase::Waiting => Timer::Retry,

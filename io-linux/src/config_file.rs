@@ -33,12 +33,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
+use tlb_engine::fleet::{Admission, OnDown, ProbeConfig};
 
 pub(crate) use self::diagnostic::count;
 pub use self::diagnostic::{ConfigErrors, Diagnostic, Place, Severity};
@@ -86,6 +88,10 @@ pub struct Settings {
     pub pools: Vec<PoolSettings>,
     /// Limits that are not a listener's own.
     pub limits: Limits,
+    /// The admin API; `None` for no API.
+    pub admin: Option<AdminSettings>,
+    /// Where each session leaves a line when it ends; `None` for the log alone.
+    pub session_log: Option<SessionLogSettings>,
     /// What is probably not meant as it is written.
     pub warnings: Vec<Diagnostic>,
 }
@@ -102,6 +108,11 @@ pub struct ListenerSettings {
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` of both sides of a session; `None` leaves it to the kernel.
     pub user_timeout: Option<Duration>,
+    /// How fast it accepts sessions, over the whole process; `None` as fast as they come. What `engine` has of this is
+    /// made from it when the server starts.
+    pub admission: Option<Admission>,
+    /// Most live sessions of one client address, over the whole process. As above.
+    pub per_source: Option<NonZeroU32>,
 }
 
 /// A group of backends that serve the same keys.
@@ -117,8 +128,110 @@ pub struct PoolSettings {
     pub failover: Failover,
     /// Local addresses to connect from, in turn; empty leaves it to the kernel.
     pub sources: Vec<IpAddr>,
+    /// How they are probed; `None` for not at all.
+    pub health: Option<HealthSettings>,
+    /// What becomes of the sessions of a backend that goes down, into maintenance, or away.
+    pub on_down: OnDown,
+    /// How long a backend that comes up takes until it has its whole share; `None` for at once.
+    pub slow_start: Option<Duration>,
+    /// How fast each backend takes new sessions; `None` as fast as they come.
+    pub admission: Option<Admission>,
     /// The backends, in the file's order: at least one.
     pub backends: Vec<BackendSettings>,
+}
+
+/// How the backends of a pool are probed.
+#[derive(Clone, Debug)]
+pub struct HealthSettings {
+    /// What a probe does.
+    pub kind: ProbeKind,
+    /// When, and what follows from it.
+    pub schedule: ProbeConfig,
+    /// The port to probe; `None` for the backend's own.
+    pub port: Option<u16>,
+}
+
+/// What a probe does. Each begins with a TCP connect.
+#[derive(Clone, Debug)]
+pub enum ProbeKind {
+    /// Nothing more.
+    Tcp,
+    /// Sends bytes, perhaps none, and reads until the answer decides.
+    Exchange {
+        /// What to send.
+        send: Box<[u8]>,
+        /// What must come.
+        expect: Expect,
+    },
+    /// `GET path HTTP/1.1`.
+    Http {
+        /// The path, with its query.
+        path: Box<str>,
+        /// The `Host` header; `None` for the backend's address.
+        host: Option<Box<str>>,
+        /// The status codes that pass: from, to (both included).
+        status: (u16, u16),
+    },
+}
+
+/// What a backend must answer to a probe.
+#[derive(Clone, Debug)]
+pub enum Expect {
+    /// Exactly these bytes come first. Not empty.
+    Prefix(Box<[u8]>),
+    /// This matches somewhere in the first 64 KiB.
+    Regex(regex::bytes::Regex),
+}
+
+/// The admin API.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where it listens.
+    pub bind: AdminBind,
+    /// What clients must present as `Authorization: Bearer ...`; `None` only on a unix socket or a loopback address.
+    pub token: Option<Box<str>>,
+}
+
+/// Where the admin API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminBind {
+    /// A unix socket with these permissions.
+    Unix {
+        /// Its path.
+        path: Box<Path>,
+        /// Its mode, as in 0o660.
+        mode: u32,
+    },
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+/// The session log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLogSettings {
+    /// How a line looks.
+    pub format: SessionLogFormat,
+    /// Where lines go.
+    pub to: SessionLogTarget,
+}
+
+/// How a line of the session log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionLogFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// As HAProxy's `option tcplog`.
+    Haproxy,
+}
+
+/// Where the session log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionLogTarget {
+    /// Standard output.
+    Stdout,
+    /// A file, which is appended to.
+    File(Box<Path>),
 }
 
 /// One server of a pool.

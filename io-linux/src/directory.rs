@@ -147,6 +147,7 @@ impl Directory {
                             weight: settings.weight,
                             draining: settings.draining,
                             load: Load::default(),
+                            ..Backend::default()
                         })
                     }
                 }
@@ -169,6 +170,7 @@ impl Directory {
 mod tests {
     use tlb_engine::balance::Policy;
     use tlb_engine::config::Failover;
+    use tlb_engine::fleet::OnDown;
 
     use super::*;
 
@@ -198,6 +200,10 @@ mod tests {
                 ..Failover::default()
             },
             sources: vec!["127.0.0.9".parse().unwrap()],
+            health: None,
+            on_down: OnDown::default(),
+            slow_start: None,
+            admission: None,
             backends,
         }
     }

@@ -110,6 +110,7 @@ impl Journal {
         self.config
             .listeners
             .get(id.index())
+            .and_then(Option::as_ref)
             .map_or("?", |listener| &listener.name)
     }
 

@@ -10,6 +10,7 @@ pub mod registry;
 pub mod server;
 
 mod clock;
+pub mod control;
 mod demo;
 mod directory;
 mod fault;

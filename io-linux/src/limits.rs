@@ -77,7 +77,7 @@ pub(crate) fn share(settings: &Settings, worker: usize, workers: usize) -> Confi
         .unwrap_or(0);
     let mut limits = settings.limits.clone();
     limits.preread_memory = part(limits.preread_memory, worker, workers).max(least);
-    Config { listeners, limits }
+    Config::new(listeners, limits)
 }
 
 /// The parts of all workers add up to `whole`.

@@ -96,6 +96,7 @@ mod tests {
 
     use tlb_engine::balance::Policy;
     use tlb_engine::config::Failover;
+    use tlb_engine::fleet::OnDown;
 
     use super::*;
     use crate::config_file::{Address, BackendSettings, PoolSettings};
@@ -112,6 +113,10 @@ mod tests {
             bounded_load: None,
             failover: Failover::default(),
             sources: Vec::new(),
+            health: None,
+            on_down: OnDown::default(),
+            slow_start: None,
+            admission: None,
             backends: vec![BackendSettings {
                 id: "a".into(),
                 address,

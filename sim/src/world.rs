@@ -116,10 +116,10 @@ impl<'a> World<'a> {
     }
 
     fn add_tlbs(&mut self, streams: &mut Streams) {
-        let config = Arc::new(Config {
-            listeners: vec![self.scenario.listener.clone()],
-            limits: self.scenario.limits.clone(),
-        });
+        let config = Arc::new(Config::new(
+            vec![self.scenario.listener.clone()],
+            self.scenario.limits.clone(),
+        ));
         for number in 0..self.scenario.tlbs {
             let loads = self.scenario.backends.iter().map(|_| Load::default());
             self.loads.push(loads.collect());
@@ -177,6 +177,7 @@ impl<'a> World<'a> {
                 weight: member.weight,
                 draining: member.draining,
                 load: self.loads[tlb][member.backend].clone(),
+                ..Backend::default()
             })
         };
         let pool = Pool::new(

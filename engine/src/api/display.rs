@@ -12,6 +12,7 @@ impl fmt::Display for Fault {
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed out",
             Self::Reset => "reset by peer",
+            Self::Closed => "closed before its first byte",
             Self::LocalPorts => "no local port or address left",
             Self::LocalDescriptors => "no file descriptor left",
             Self::LocalMemory => "no socket memory left",

@@ -16,7 +16,6 @@ use super::*;
 use crate::config::Failover;
 use crate::ids::Incarnation;
 use crate::rng::Rng;
-use crate::roster::Load;
 
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -35,8 +34,7 @@ fn backend(id: &str, weight: u32) -> Arc<Backend> {
         incarnation: Incarnation(hash_key(id.as_bytes()) as u32),
         address: None,
         weight,
-        draining: false,
-        load: Load::default(),
+        ..Backend::default()
     })
 }
 

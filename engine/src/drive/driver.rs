@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Accept, Connect, Io, Mode, Outcome, Readiness, Turn};
-use crate::api::{Action, Close, Ends, Event, Fault, Input};
+use crate::api::{Action, Close, Ends, Event, Fault, Input, Tell};
+use crate::config::Config;
 use crate::duplex::{Duplex, Op};
 use crate::engine::Engine;
-use crate::ids::{ListenerId, SessionId, Side, SocketId};
+use crate::health::Change;
+use crate::ids::{Incarnation, ListenerId, PoolId, SessionId, Side, SocketId};
 use crate::roster::Roster;
 use crate::time::Timestamp;
 
@@ -120,6 +122,25 @@ impl<I: Io> Driver<I> {
     /// Replaces the roster.
     pub fn publish(&mut self, now: Timestamp, roster: Arc<Roster>) {
         self.engine.publish(now, roster);
+        self.settle(now);
+    }
+
+    /// Replaces the configuration; see [`Engine::reconfigure`]. The [`Io`] must be able to accept at its new
+    /// listeners, which may all have connections waiting; those that were removed are accepted empty and then closed.
+    pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
+        self.engine.reconfigure(now, config);
+        self.settle(now);
+    }
+
+    /// The sessions of a backend are to go; see [`Engine::tell`].
+    pub fn tell(&mut self, now: Timestamp, tell: &Tell) {
+        self.engine.tell(now, tell);
+        self.settle(now);
+    }
+
+    /// Another worker changed its mind about a backend; see [`Engine::advise`].
+    pub fn advise(&mut self, now: Timestamp, pool: PoolId, backend: Incarnation, change: Change) {
+        self.engine.advise(now, pool, backend, change);
         self.settle(now);
     }
 

@@ -59,7 +59,7 @@ impl Engine {
             .last_fault
             .map_or(CloseReason::NoBackend, CloseReason::ConnectFailed);
         if let Route::Address(to) = early.route {
-            let allowed = self.config.listeners[session.listener.index()].allow_address;
+            let allowed = session.rules.allow_address;
             return match session.phase {
                 _ if !allowed => Choice::End(CloseReason::Rejected(Reject::AddressNotAllowed)),
                 Phase::Preread | Phase::Waiting => Choice::Go(None, to),

@@ -176,10 +176,7 @@ fn config(input: &mut Source<'_>) -> Config {
         plain.half_close_timeout = Duration::ZERO;
         keyed.preread_timeout = Duration::ZERO;
     }
-    Config {
-        listeners: vec![keyed, plain],
-        limits,
-    }
+    Config::new(vec![keyed, plain], limits)
 }
 
 fn shape(input: &mut Source<'_>) -> (Policy, Failover) {
@@ -195,6 +192,7 @@ fn shape(input: &mut Source<'_>) -> (Policy, Failover) {
         connect_timeout: Duration::from_secs(if flags & 1 == 0 { 5 } else { 0 }),
         retries: [3, 0, 32, 1][usize::from(flags >> 1 & 3)],
         fall: [3, 1, 2, 1000][usize::from(flags >> 3 & 3)],
+        ..Failover::default()
     };
     (policy, failover)
 }
@@ -241,6 +239,7 @@ impl<'a> Exercise<'a> {
             weight: 1,
             draining: false,
             load,
+            ..Backend::default()
         }));
     }
 

@@ -47,7 +47,10 @@ impl Engine {
                 .count();
             assert_eq!(live, state.live, "listener {place} counts its sessions");
             assert!(
-                live <= self.config.listeners[place].max_sessions,
+                self.listeners[place]
+                    .rules
+                    .as_ref()
+                    .is_none_or(|rules| live <= rules.max_sessions),
                 "max-sessions holds"
             );
         }

@@ -5,7 +5,7 @@ use crate::api::{Close, Closed, Standing};
 use crate::balance::Policy;
 use crate::config::{Failover, Limits, Listener};
 use crate::ids::{Incarnation, PoolId};
-use crate::roster::{Backend, Load, Pool};
+use crate::roster::{Backend, Pool};
 use crate::unpack::{Fixed, Key};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -32,8 +32,7 @@ fn backend(id: &str, incarnation: u32) -> Backend {
         incarnation: Incarnation(incarnation),
         address: Some(address(id)),
         weight: 1,
-        draining: false,
-        load: Load::default(),
+        ..Backend::default()
     }
 }
 
@@ -80,10 +79,7 @@ impl Rig {
     }
 
     fn with_limits(listener: Listener, pool: Pool, limits: Limits) -> Self {
-        let config = Arc::new(Config {
-            listeners: vec![listener],
-            limits,
-        });
+        let config = Arc::new(Config::new(vec![listener], limits));
         let now = Timestamp::from_millis(1000);
         let engine = Engine::new(config, roster(1, pool), 7, now);
         Self {
@@ -1274,6 +1270,7 @@ fn a_pool_has_its_own_way_to_fail_over() {
         connect_timeout: Duration::from_secs(1),
         retries: 0,
         fall: 1,
+        ..Failover::default()
     };
     let backends = vec![Arc::new(backend("a", 1)), Arc::new(backend("b", 2))];
     let strict = Pool::new("pool", Policy::HashRing { points: 64 }, failover, backends);

@@ -149,6 +149,8 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
             engine,
             keepalive,
             user_timeout,
+            admission: None,
+            per_source: None,
         },
         name_span: name_node?.span.clone(),
         bind_span: bind_node?.span.clone(),

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
+use tlb_engine::fleet::OnDown;
 use tlb_engine::ids::PoolId;
 
 use super::diagnostic::quote;
@@ -74,6 +75,8 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
             engine: Listener::new("devices", Some(unpack), PoolId(0)),
             keepalive: Some(KEEPALIVE),
             user_timeout: None,
+            admission: None,
+            per_source: None,
         }],
         pools: vec![PoolSettings {
             name: "backend".into(),
@@ -81,9 +84,15 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
             bounded_load: None,
             failover: Failover::default(),
             sources: Vec::new(),
+            health: None,
+            on_down: OnDown::default(),
+            slow_start: None,
+            admission: None,
             backends,
         }],
         limits: Limits::default(),
+        admin: None,
+        session_log: None,
         warnings: Vec::new(),
     })
 }

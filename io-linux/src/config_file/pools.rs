@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
+use tlb_engine::fleet::OnDown;
 
 use super::diagnostic::{count, quote};
 use super::reader;
@@ -78,6 +79,10 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
             bounded_load,
             failover,
             sources,
+            health: None,
+            on_down: OnDown::default(),
+            slow_start: None,
+            admission: None,
             backends,
         },
         used: false,
@@ -123,6 +128,7 @@ fn failover(table: &mut Table<'_>, report: &mut Report<'_>) -> Failover {
         fall: table.get("fall", Failover::FALL, report, |node, report| {
             reader::integer(node, 1..=1_000_000, report)
         }),
+        ..Failover::default()
     }
 }
 

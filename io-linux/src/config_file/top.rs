@@ -80,6 +80,8 @@ pub(super) fn read(
         listeners,
         pools: pools.into_iter().map(|draft| draft.settings).collect(),
         limits,
+        admin: None,
+        session_log: None,
         warnings: Vec::new(),
     })
 }

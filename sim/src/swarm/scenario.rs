@@ -287,14 +287,12 @@ impl Scenario {
 
     /// The engine's configuration, for one of the workers.
     pub fn config(&self) -> Config {
-        Config {
-            listeners: self.listeners.iter().map(Door::listener).collect(),
-            limits: Limits {
-                preread_memory: self.preread_memory,
-                reset_timeout: Duration::from_millis(self.reset_ms),
-                shutdown_timeout: Duration::from_millis(self.shutdown_ms),
-            },
-        }
+        let limits = Limits {
+            preread_memory: self.preread_memory,
+            reset_timeout: Duration::from_millis(self.reset_ms),
+            shutdown_timeout: Duration::from_millis(self.shutdown_ms),
+        };
+        Config::new(self.listeners.iter().map(Door::listener).collect(), limits)
     }
 }
 
@@ -355,6 +353,8 @@ impl Group {
             connect_timeout: Duration::from_millis(self.connect_ms),
             retries: self.retries,
             fall: self.fall,
+            panic: 0,
+            ..Failover::default()
         }
     }
 }

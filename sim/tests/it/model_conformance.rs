@@ -15,7 +15,7 @@ use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::{Connect, Driver, Mode, Outcome, Turn};
 use tlb_engine::ids::{Incarnation, ListenerId, PoolId, Side};
 use tlb_engine::rng::Rng;
-use tlb_engine::roster::{self, Load, Pool, Roster};
+use tlb_engine::roster::{self, Pool, Roster};
 use tlb_engine::time::{Duration, Timestamp};
 use tlb_engine::unpack::{Endian, FrameSize, Key, Length, LengthField};
 use tlb_sim::conformance::{
@@ -211,10 +211,7 @@ fn config() -> Config {
     let unpack = LengthField::new(b"*", length, key, FrameSize::default()).expect("a framing");
     let mut listener = Listener::new("devices", Some(Arc::new(unpack)), PoolId(0));
     listener.preread_limit = PREREAD_LIMIT;
-    Config {
-        listeners: vec![listener],
-        limits: Limits::default(),
-    }
+    Config::new(vec![listener], Limits::default())
 }
 
 fn roster(address: SocketAddr) -> Roster {
@@ -228,8 +225,7 @@ fn roster(address: SocketAddr) -> Roster {
         incarnation: Incarnation(1),
         address: Some(address),
         weight: 1,
-        draining: false,
-        load: Load::default(),
+        ..roster::Backend::default()
     };
     let pool = Pool::new("all", Policy::RoundRobin, failover, vec![Arc::new(backend)]);
     Roster {

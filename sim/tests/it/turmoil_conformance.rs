@@ -16,7 +16,7 @@ use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::ids::{Incarnation, PoolId, Side};
 use tlb_engine::rng::Rng;
-use tlb_engine::roster::{self, Load, Pool, Roster};
+use tlb_engine::roster::{self, Pool, Roster};
 use tlb_engine::time::Duration;
 use tlb_engine::unpack::{Endian, FrameSize, Key, Length, LengthField};
 use tlb_sim::conformance::{
@@ -129,8 +129,7 @@ fn add_tlb(sim: &mut Sim<'_>, rng: &mut Rng, stage: &Stage, control: Control) {
         incarnation: Incarnation(0),
         address: Some(SocketAddr::new(sim.lookup("backend"), BACK)),
         weight: 1,
-        draining: false,
-        load: Load::default(),
+        ..roster::Backend::default()
     };
     let failover = Failover {
         connect_timeout: ms(CONNECT_TIMEOUT_MS),
@@ -145,10 +144,7 @@ fn add_tlb(sim: &mut Sim<'_>, rng: &mut Rng, stage: &Stage, control: Control) {
     );
     let setup = Setup {
         name: "tlb".into(),
-        config: Arc::new(Config {
-            listeners: vec![listener],
-            limits: Limits::default(),
-        }),
+        config: Arc::new(Config::new(vec![listener], Limits::default())),
         ports: vec![FRONT],
         roster: Arc::new(Roster {
             epoch: 0,

@@ -40,10 +40,10 @@ impl Rig {
         let unpack = Delimited::new(b"\n", key, FrameSize::default()).expect("a valid framing");
         let lines = Listener::new("lines", Some(Arc::new(unpack)), PoolId(0));
         let mut rig = Self {
-            config: Config {
-                listeners: vec![lines, Listener::new("any", None, PoolId(0))],
-                limits: Limits::default(),
-            },
+            config: Config::new(
+                vec![lines, Listener::new("any", None, PoolId(0))],
+                Limits::default(),
+            ),
             failover: Failover::default(),
             engine: None,
             now: Timestamp::ZERO,
@@ -147,9 +147,10 @@ impl Rig {
 
     fn set(&mut self, setting: &str) -> Option<()> {
         let (name, value) = setting.split_once('=')?;
-        let [lines, any] = &mut self.config.listeners[..] else {
+        let [Some(lines), Some(any)] = &mut self.config.listeners[..] else {
             return None;
         };
+        let (lines, any) = (Arc::make_mut(lines), Arc::make_mut(any));
         match name {
             "preread-timeout" => lines.preread_timeout = duration(value)?,
             "preread-limit" => lines.preread_limit = value.parse().ok()?,
@@ -214,6 +215,7 @@ impl Rig {
             weight: 1,
             draining,
             load,
+            ..Backend::default()
         })
     }
 

@@ -79,6 +79,7 @@ impl Fleet {
             weight,
             draining,
             load,
+            ..Backend::default()
         })
     }
 

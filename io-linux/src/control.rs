@@ -1,0 +1,6 @@
+//! The control thread: one thread with a tokio runtime that owns the [`Fleet`](tlb_engine::fleet::Fleet), probes
+//! backends, resolves names, reloads the configuration and answers the admin API. No byte of a session passes it, and
+//! no worker waits for it.
+
+pub(crate) mod command;
+pub mod view;
