@@ -36,7 +36,7 @@ mod tests;
 pub use delimited::Delimited;
 pub use fixed::Fixed;
 pub use length_field::LengthField;
-pub use spec::{Endian, FrameSize, FrameSpecError, Key, Length, PATTERN_MAX};
+pub use spec::{Endian, FrameSize, FrameSpecError, Key, Length, PATTERN_MAX, Pattern, Spec};
 
 /// Finds the first frame in a client's bytes, and in it what decides the backend.
 ///
@@ -54,6 +54,11 @@ pub trait Unpack: fmt::Debug + Send + Sync {
     /// bytes (zero at first and after a skip): it may save work, never change the answer. `eof`
     /// says that no more bytes will come; `prefix` is empty only then.
     fn unpack(&self, prefix: &[u8], scanned: usize, eof: bool) -> Status;
+
+    /// The framing as data, if data describes it: what a simulation makes frames from.
+    fn spec(&self) -> Option<Spec> {
+        None
+    }
 }
 
 /// What an [`Unpack`] says about a prefix.

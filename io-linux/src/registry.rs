@@ -6,7 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tlb_engine::unpack::{Reject, Status, Unpack};
+use tlb_engine::unpack::{Reject, Spec, Status, Unpack};
 
 /// The unpacks that a program registers before it starts the server: what a listener's `unpack` may
 /// name besides the file's own `[unpack.NAME]`.
@@ -102,6 +102,10 @@ impl<U: Unpack> Unpack for Guarded<U> {
         // lock.
         catch_unwind(AssertUnwindSafe(|| self.0.unpack(prefix, scanned, eof)))
             .unwrap_or(Status::Invalid(Reject::Panicked))
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        self.0.spec()
     }
 }
 

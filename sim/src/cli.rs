@@ -1,17 +1,19 @@
-//! The command line.
+//! The program `tlb-sim`: arguments in, exit code out.
 
-#[cfg(feature = "config")]
 mod config;
+mod recorded;
 
 use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use tlb::registry::UnpackRegistry;
 use tlb_engine::planted;
-use tlb_sim::swarm::coverage::{Coverage, WHOLE};
-use tlb_sim::swarm::draw::Template;
-use tlb_sim::swarm::report::{failure, run_caught};
-use tlb_sim::swarm::{Intensity, Run, Scenario, draw, text};
+
+use crate::swarm::coverage::{Coverage, WHOLE};
+use crate::swarm::draw::Template;
+use crate::swarm::report::{failure, run_caught};
+use crate::swarm::{Intensity, Run, Scenario, draw, text};
 
 const HELP: &str = "\
 Runs tlb's engine through network failures in a simulated kernel, each run from one number.
@@ -19,8 +21,11 @@ Runs tlb's engine through network failures in a simulated kernel, each run from 
   --seeds N            how many scenarios (default 1000)
   --seed S             the first one's number (default 1); with --seeds 1, that one alone
   --mode calm|swarm    no faults, or any (default swarm)
-  --config FILE        with the listeners, pools, policies and timeouts of a configuration of tlb;
-                       the frames that clients send stay the simulator's own
+  --config FILE        with the listeners, unpacks, pools, policies and timeouts of a
+                       configuration of tlb; clients send frames that are made from each
+                       unpack's description
+  --frames FILE        frames for unpacks that are code: a line for each, with the unpack's name,
+                       the frame in hex and, if the key is to be checked, the key in hex
   --replay FILE        runs one scenario from a file instead
   --print              prints the scenario instead of running it
   --hash               prints the hash of each run's trace
@@ -36,6 +41,7 @@ struct Options {
     intensity: Intensity,
     replay: Option<String>,
     config: Option<String>,
+    frames: Option<String>,
     print: bool,
     hash: bool,
     keep_going: bool,
@@ -49,6 +55,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
         intensity: Intensity::Swarm,
         replay: None,
         config: None,
+        frames: None,
         print: false,
         hash: false,
         keep_going: false,
@@ -72,6 +79,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
             }
             "--replay" => options.replay = Some(value()?),
             "--config" => options.config = Some(value()?),
+            "--frames" => options.frames = Some(value()?),
             "--print" => options.print = true,
             "--hash" => options.hash = true,
             "--brief" => options.brief = true,
@@ -80,16 +88,30 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
             other => return Err(format!("{other} is unknown; see --help")),
         }
     }
+    if options.frames.is_some() && options.config.is_none() {
+        return Err("--frames needs --config".into());
+    }
     Ok(Some(options))
 }
 
-/// Runs; see [`HELP`].
-pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
+/// Runs `tlb-sim` with this process's arguments.
+pub fn main() -> ExitCode {
+    main_with(&UnpackRegistry::new())
+}
+
+/// Runs `tlb-sim` with this process's arguments and with unpacks of one's own, which a configuration's listeners may
+/// name: the simulator's side of [`tlb::cli::main_with`]. Their frames come from `--frames`.
+pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
+    run(std::env::args().skip(1), registered)
+}
+
+/// Runs `tlb-sim` with other arguments than the process's; the program's name is not one of them.
+pub fn run(args: impl Iterator<Item = String>, registered: &UnpackRegistry) -> ExitCode {
     if let Some(name) = planted::NAME {
         eprintln!("THIS PROGRAM HAS A PLANTED BUG: {name}");
     }
     match parse(args) {
-        Ok(Some(options)) => execute(&options),
+        Ok(Some(options)) => execute(&options, registered),
         Ok(None) => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -101,7 +123,7 @@ pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-fn execute(options: &Options) -> ExitCode {
+fn execute(options: &Options, registered: &UnpackRegistry) -> ExitCode {
     if let Some(path) = &options.replay {
         return match fs::read_to_string(path).map_err(|error| error.to_string()) {
             Err(error) => complain(path, &error),
@@ -111,7 +133,8 @@ fn execute(options: &Options) -> ExitCode {
             },
         };
     }
-    let template = match options.config.as_deref().map(load).transpose() {
+    let load = |path: &String| config::load(path, options.frames.as_deref(), registered);
+    let template = match options.config.as_ref().map(load).transpose() {
         Ok(template) => template,
         Err(message) => {
             eprintln!("{message}");
@@ -126,16 +149,6 @@ fn execute(options: &Options) -> ExitCode {
     sweep(options, template.as_ref())
 }
 
-#[cfg(feature = "config")]
-fn load(path: &str) -> Result<Template, String> {
-    config::load(path)
-}
-
-#[cfg(not(feature = "config"))]
-fn load(_: &str) -> Result<Template, String> {
-    Err("this program was built without the feature \"config\"".into())
-}
-
 fn complain(path: &str, error: &str) -> ExitCode {
     eprintln!("tlb-sim: {path}: {error}");
     ExitCode::from(2)
@@ -147,8 +160,12 @@ fn again(options: &Options, seed: u64) -> String {
         .config
         .as_ref()
         .map(|path| format!(" --config {path}"));
-    let config = config.unwrap_or_default();
-    format!("cargo run -p tlb-sim --profile sweep -- --mode {mode}{config} --seeds 1 --seed {seed}")
+    let frames = options
+        .frames
+        .as_ref()
+        .map(|path| format!(" --frames {path}"));
+    let files = config.unwrap_or_default() + &frames.unwrap_or_default();
+    format!("cargo run -p tlb-sim --profile sweep -- --mode {mode}{files} --seeds 1 --seed {seed}")
 }
 
 fn one(scenario: &Scenario, command: &str, options: &Options) -> ExitCode {

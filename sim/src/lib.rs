@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+#[cfg(feature = "config")]
+pub mod cli;
 pub mod conformance;
 pub mod host;
 pub mod model;

@@ -10,6 +10,7 @@
 pub mod check;
 pub mod coverage;
 pub mod draw;
+pub mod frames;
 pub mod peers;
 pub mod report;
 pub mod scenario;

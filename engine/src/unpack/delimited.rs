@@ -3,7 +3,9 @@
 use memchr::memmem::Finder;
 
 use super::search::partial_tail;
-use super::{FrameSize, FrameSpecError, Key, PATTERN_MAX, Reject, Status, Target, Unpack};
+use super::{
+    FrameSize, FrameSpecError, Key, PATTERN_MAX, Pattern, Reject, Spec, Status, Target, Unpack,
+};
 
 /// Frames that end with the first delimiter, for example lines.
 ///
@@ -121,6 +123,14 @@ impl Unpack for Delimited {
         self.not_before(clear).unwrap_or(Status::Partial {
             at_least: prefix.len() + 1,
             scanned: clear,
+        })
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        Some(Spec::Delimited {
+            delimiter: Pattern::new(self.delimiter.needle())?,
+            key: self.key,
+            size: self.size,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Frames of one size.
 
-use super::{FrameSpecError, Key, Status, Target, Unpack};
+use super::{FrameSpecError, Key, Spec, Status, Target, Unpack};
 
 /// Frames that all have the same number of bytes.
 ///
@@ -39,5 +39,16 @@ impl Unpack for Fixed {
             frame: 0..self.size,
             target: Target::Key(self.key.clone()),
         }
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        let key = Key {
+            offset: self.key.start,
+            length: Some(self.key.len()),
+        };
+        Some(Spec::Fixed {
+            size: self.size,
+            key,
+        })
     }
 }

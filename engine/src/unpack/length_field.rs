@@ -3,7 +3,10 @@
 use memchr::memmem::Finder;
 
 use super::search::partial_tail;
-use super::{FrameSize, FrameSpecError, Key, Length, PATTERN_MAX, Reject, Status, Target, Unpack};
+use super::{
+    FrameSize, FrameSpecError, Key, Length, PATTERN_MAX, Pattern, Reject, Spec, Status, Target,
+    Unpack,
+};
 
 /// Frames with a length field, and perhaps a magic at their start.
 ///
@@ -136,5 +139,15 @@ impl Unpack for LengthField {
             || self.judge(prefix).unwrap_or_else(Status::Invalid),
             |magic| self.resynchronise(magic, prefix),
         )
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        let magic = self.magic.as_ref().map_or(&[][..], Finder::needle);
+        Some(Spec::LengthField {
+            magic: Pattern::new(magic)?,
+            length: self.length,
+            key: self.key,
+            size: self.size,
+        })
     }
 }

@@ -1,9 +1,10 @@
 //! The words that describe a framing as data, and what can be wrong with a description.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
-use super::Reject;
+use super::{Delimited, Fixed, LengthField, Reject, Unpack};
 
 /// Most bytes of a magic or a delimiter.
 pub const PATTERN_MAX: usize = 16;
@@ -103,6 +104,91 @@ impl FrameSize {
         } else {
             Ok(())
         }
+    }
+}
+
+/// A magic or a delimiter: up to [`PATTERN_MAX`] bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pattern {
+    len: u8,
+    bytes: [u8; PATTERN_MAX],
+}
+
+impl Pattern {
+    /// These bytes; `None` if there are too many.
+    pub fn new(of: &[u8]) -> Option<Self> {
+        let mut pattern = Self {
+            len: of.len() as u8,
+            ..Self::default()
+        };
+        pattern.bytes.get_mut(..of.len())?.copy_from_slice(of);
+        Some(pattern)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().fmt(f)
+    }
+}
+
+/// A framing as data, for whoever wants to make frames of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// As [`LengthField::new`] takes it.
+    LengthField {
+        /// What a frame begins with, if anything.
+        magic: Pattern,
+        /// The length field.
+        length: Length,
+        /// The key.
+        key: Key,
+        /// The bounds.
+        size: FrameSize,
+    },
+    /// As [`Delimited::new`] takes it.
+    Delimited {
+        /// What a frame ends with.
+        delimiter: Pattern,
+        /// The key.
+        key: Key,
+        /// The bounds.
+        size: FrameSize,
+    },
+    /// As [`Fixed::new`] takes it.
+    Fixed {
+        /// The bytes of a frame.
+        size: usize,
+        /// The key.
+        key: Key,
+    },
+}
+
+impl Spec {
+    /// What finds such frames.
+    ///
+    /// # Errors
+    /// It is no framing; see the functions that take it.
+    pub fn build(&self) -> Result<Arc<dyn Unpack>, FrameSpecError> {
+        Ok(match self {
+            Self::LengthField {
+                magic,
+                length,
+                key,
+                size,
+            } => Arc::new(LengthField::new(magic.as_bytes(), *length, *key, *size)?),
+            Self::Delimited {
+                delimiter,
+                key,
+                size,
+            } => Arc::new(Delimited::new(delimiter.as_bytes(), *key, *size)?),
+            Self::Fixed { size, key } => Arc::new(Fixed::new(*size, *key)?),
+        })
     }
 }
 

@@ -73,3 +73,58 @@ fn every_spec_error_says_what_and_where() {
     let known = ["delimiter", "key", "length", "magic", "min-frame", "size"];
     assert!(fields.iter().eq(known.iter()), "{fields:?}");
 }
+
+/// Each framing describes itself, and the description makes the same framing again.
+#[test]
+fn descriptions_are_framings() {
+    let pattern = |of: &[u8]| Pattern::new(of).expect("short");
+    let length = Length {
+        offset: 3,
+        width: 2,
+        endian: Endian::Little,
+        adjust: -1,
+    };
+    let specs = [
+        Spec::LengthField {
+            magic: pattern(b"*!"),
+            length,
+            key: key(6, 2),
+            size: size(9, 99),
+        },
+        Spec::LengthField {
+            magic: Pattern::default(),
+            length,
+            key: key_to_end(6),
+            size: ANY_SIZE,
+        },
+        Spec::Delimited {
+            delimiter: pattern(b"\r\n"),
+            key: key(1, 2),
+            size: size(5, 50),
+        },
+        Spec::Fixed {
+            size: 7,
+            key: key(2, 5),
+        },
+    ];
+    for spec in specs {
+        let unpack = spec.build().expect("a framing");
+        assert_eq!(unpack.spec(), Some(spec));
+    }
+    let wrong = Spec::Fixed {
+        size: 2,
+        key: key(2, 1),
+    };
+    assert_eq!(wrong.build().err(), Some(FrameSpecError::KeyBeyondSize));
+}
+
+#[test]
+fn a_pattern_holds_up_to_sixteen_bytes() {
+    let bytes = [7; PATTERN_MAX + 1];
+    for len in 0..=PATTERN_MAX {
+        let pattern = Pattern::new(&bytes[..len]).expect("it fits");
+        assert_eq!(pattern.as_bytes(), &bytes[..len]);
+    }
+    assert_eq!(Pattern::new(&bytes), None);
+    assert_eq!(Pattern::new(&[0; 256]), None);
+}

@@ -1,26 +1,43 @@
 //! A user's configuration as what all scenarios have alike.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tlb::config_file::{ListenerSettings, PoolSettings, Settings};
 use tlb::registry::UnpackRegistry;
-use tlb_sim::swarm::draw::Template;
-use tlb_sim::swarm::scenario::{Door, Framing, Group, Membership};
+
+use super::recorded;
+use crate::swarm::draw::Template;
+use crate::swarm::frames;
+use crate::swarm::scenario::{Door, Framing, Group, Membership};
 
 /// Most backends that fit into the simulator's addresses.
 const BACKENDS_MAX: usize = 200;
 
-/// Reads a configuration.
-///
-/// Listeners, pools, weights, policies, limits and timeouts are the user's. The clients' frames are
-/// the simulator's own: of an unpack it counts whether there is one.
+/// Reads a configuration, and the frames for those of its unpacks that are code.
 ///
 /// # Errors
-/// What is wrong with the file, in words.
-pub(crate) fn load(path: &str) -> Result<Template, String> {
-    let settings = Settings::load(Path::new(path), &UnpackRegistry::default());
+/// What is wrong with a file, or what of it cannot be simulated, in words.
+pub(super) fn load(
+    path: &str,
+    recordings: Option<&str>,
+    registered: &UnpackRegistry,
+) -> Result<Template, String> {
+    let settings = Settings::load(Path::new(path), registered);
     let settings = settings.map_err(|errors| errors.to_string())?;
+    let recorded = match recordings {
+        Some(path) => recorded::load(path, registered)?,
+        None => Vec::new(),
+    };
+    let door = |of: &ListenerSettings| {
+        let name = &of.engine.name;
+        let framing = framing(of, &recorded, registered);
+        framing
+            .map(|framing| door(of, framing))
+            .map_err(|what| format!("{path}: listener {name}: {what}"))
+    };
+    let listeners: Result<_, _> = settings.listeners.iter().map(door).collect();
     let pools = settings.pools.iter().enumerate();
     let backends: Vec<_> = pools
         .flat_map(|(number, pool)| {
@@ -38,7 +55,7 @@ pub(crate) fn load(path: &str) -> Result<Template, String> {
         preread_memory: settings.limits.preread_memory,
         reset_ms: millis(settings.limits.reset_timeout),
         shutdown_ms: millis(settings.limits.shutdown_timeout),
-        listeners: settings.listeners.iter().map(door).collect(),
+        listeners: listeners?,
         pools: settings.pools.iter().map(group).collect(),
         backends,
     })
@@ -56,13 +73,33 @@ fn millis(of: Duration) -> u64 {
     u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn door(of: &ListenerSettings) -> Door {
-    let engine = &of.engine;
-    let framing = if engine.unpack.is_some() {
-        Framing::Length
-    } else {
-        Framing::None
+/// How the frames of a listener's clients look.
+fn framing(
+    of: &ListenerSettings,
+    recorded: &[&'static frames::Recorded],
+    registered: &UnpackRegistry,
+) -> Result<Framing, String> {
+    let Some(unpack) = &of.engine.unpack else {
+        return Ok(Framing::None);
     };
+    if let Some(spec) = unpack.spec() {
+        frames::sizes(&spec, of.engine.preread_limit)?;
+        return Ok(Framing::Spec(spec));
+    }
+    let mut same = recorded.iter().filter(|it| Arc::ptr_eq(&it.unpack, unpack));
+    same.next().map(|it| Framing::Recorded(it)).ok_or_else(|| {
+        let mut names = registered.names();
+        let is_it = |name: &&str| {
+            let known = registered.get(name);
+            known.is_some_and(|known| Arc::ptr_eq(known, unpack))
+        };
+        let name = names.find(is_it).unwrap_or("its unpack");
+        format!("{name} is code, so that its frames must be given: name a file by --frames")
+    })
+}
+
+fn door(of: &ListenerSettings, framing: Framing) -> Door {
+    let engine = &of.engine;
     Door {
         framing,
         pool: engine.pool.index(),

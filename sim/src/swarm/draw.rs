@@ -8,6 +8,7 @@ use tlb_engine::balance::Policy;
 use tlb_engine::drive::Mode;
 use tlb_engine::rng::Rng;
 
+use super::frames;
 use super::scenario::{
     Backend, Client, Door, FRAME_FIXED, FRAME_MIN, Framing, Group, Membership, Scenario, Script,
     Start, Then, Trouble,
@@ -393,11 +394,28 @@ fn draw_chunk(rng: &mut Rng, classes: &Classes) -> u32 {
 fn draw_client(scenario: &Scenario, rng: &mut Rng, classes: &Classes) -> Client {
     let listener = rng.below(scenario.listeners.len() as u64) as usize;
     let framing = scenario.listeners[listener].framing;
-    let frame = match framing {
-        Framing::Fixed => FRAME_FIXED,
-        _ => FRAME_MIN + size(rng).min(2000),
+    // Which recording, or a key of its own, by which a backend can tell whose frame it is.
+    let key = match framing {
+        Framing::Spec(_) => Some(scenario.clients.len() as u16),
+        Framing::Recorded(recorded) => Some(rng.below(recorded.frames.len() as u64) as u16),
+        _ => None,
     };
-    let garbage = if classes.garbage && framing == Framing::Length && chance(rng, 40) {
+    let (frame, skips) = match framing {
+        Framing::Fixed => (FRAME_FIXED, false),
+        Framing::None | Framing::Delimited => (FRAME_MIN + size(rng).min(2000), false),
+        Framing::Length => (FRAME_MIN + size(rng).min(2000), true),
+        // Listeners whose frames cannot be simulated are refused before anything is drawn.
+        Framing::Spec(spec) => {
+            let limit = scenario.listeners[listener].limit;
+            let sizes = frames::sizes(&spec, limit).unwrap_or_default();
+            (frames::draw_size(rng, sizes), frames::skips(&spec))
+        }
+        Framing::Recorded(recorded) => {
+            let frame = &recorded.frames[usize::from(key.unwrap_or(0))];
+            (frame.bytes.len() as u32, false)
+        }
+    };
+    let garbage = if classes.garbage && skips && chance(rng, 40) {
         one_of(rng, &[1, 7, 40, 300, 2000])
     } else {
         0
@@ -436,7 +454,7 @@ fn draw_client(scenario: &Scenario, rng: &mut Rng, classes: &Classes) -> Client 
         at_us: rng.below(2_500_000),
         worker: rng.below(scenario.workers as u64) as usize,
         listener,
-        key: rng.below(64) as u16 * 977,
+        key: key.unwrap_or_else(|| rng.below(64) as u16 * 977),
         garbage,
         evil: garbage >= 8 && chance(rng, 50),
         frame,

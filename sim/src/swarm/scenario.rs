@@ -8,8 +8,11 @@ use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 use tlb_engine::ids::PoolId;
 use tlb_engine::time::Duration;
-use tlb_engine::unpack::{Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Unpack};
+use tlb_engine::unpack::{
+    Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Spec, Unpack,
+};
 
+use super::frames::{self, Recorded};
 use crate::model::Tuning;
 
 /// Shortest frame of a client: all of its head, and two bytes of end.
@@ -82,6 +85,10 @@ pub enum Framing {
     Delimited,
     /// Always of [`FRAME_FIXED`] bytes.
     Fixed,
+    /// As a configuration describes it.
+    Spec(Spec),
+    /// Whatever an unpack finds that only its code describes.
+    Recorded(&'static Recorded),
 }
 
 /// A pool.
@@ -311,6 +318,16 @@ impl Door {
 }
 
 impl Framing {
+    /// Whether a client's frame may have so many bytes.
+    pub fn takes(self, frame: u32) -> bool {
+        match self {
+            Self::None | Self::Length | Self::Delimited | Self::Fixed => frame >= FRAME_MIN,
+            Self::Spec(spec) => frames::sizes(&spec, usize::MAX)
+                .is_ok_and(|(least, most)| (least..=most).contains(&(frame as usize))),
+            Self::Recorded(_) => true,
+        }
+    }
+
     /// The unpack, if there is one.
     pub fn unpack(self) -> Option<Arc<dyn Unpack>> {
         let key = Key {
@@ -342,6 +359,9 @@ impl Framing {
                 let unpack = Fixed::new(FRAME_FIXED as usize, key);
                 Some(Arc::new(unpack.expect("the framing is a framing")))
             }
+            // It was built before, from the configuration or the text that brought it here.
+            Self::Spec(spec) => Some(spec.build().expect("the framing is a framing")),
+            Self::Recorded(recorded) => Some(Arc::clone(&recorded.unpack)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Makes a failing scenario smaller while it fails in the same way.
 
-use super::scenario::{Scenario, Script, Start, Then, Trouble};
+use super::frames;
+use super::scenario::{FRAME_FIXED, Framing, Scenario, Script, Start, Then, Trouble};
 
 /// Tries smaller scenarios as long as `fails` says that one still does, at most `budget` of them.
 ///
@@ -102,7 +103,7 @@ impl<F: Fn(&Scenario) -> bool> Attempt<F> {
                 client.garbage = 0;
                 client.evil = false;
             });
-            self.attempt(|it| it.clients[number].frame = super::scenario::FRAME_FIXED);
+            self.attempt(shorter_frame(number));
             self.script(|it| &mut it.clients[number].script);
         }
     }
@@ -125,5 +126,20 @@ impl<F: Fn(&Scenario) -> bool> Attempt<F> {
             };
         });
         while self.attempt(|it| of(it).send /= 2) {}
+    }
+}
+
+/// A client's frame as short as its framing lets it be.
+fn shorter_frame(number: usize) -> impl Fn(&mut Scenario) {
+    move |it| {
+        let door = it.listeners[it.clients[number].listener];
+        let shortest = match door.framing {
+            Framing::Spec(spec) => frames::sizes(&spec, door.limit).map(|(least, _)| least as u32),
+            Framing::Recorded(_) => return,
+            _ => Ok(FRAME_FIXED),
+        };
+        if let Ok(shortest) = shortest {
+            it.clients[number].frame = shortest;
+        }
     }
 }

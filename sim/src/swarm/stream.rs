@@ -8,12 +8,11 @@ use std::fmt;
 use bytes::Bytes;
 use tlb_engine::rng::Rng;
 
+use super::frames::{self, Frame, Recorded};
 use super::scenario::{Client, Framing};
 
-/// Bytes from a frame's start by which its client is known.
-const NAME_END: usize = 9;
-/// Bytes of a frame's head: all that decides something.
-const HEAD: u64 = 23;
+/// Of bytes that may be any client's, so many are looked at first: enough to tell most clients apart.
+const GLANCE: usize = 32;
 /// Bytes of a return stream that name the connection.
 const LABEL: u64 = 8;
 const LABEL_TAG: u64 = 0xb5 << 56;
@@ -59,6 +58,16 @@ const fn pattern(origin: Origin, offset: u64) -> u8 {
 fn forward(number: usize, client: &Client, framing: Framing, offset: u64) -> u8 {
     let frame = u64::from(client.frame);
     let letter = |value: u16, place: u64| b'a' + ((value >> (12 - 4 * place)) & 15) as u8;
+    let chance = || pattern(Origin::Client(number), offset);
+    match framing {
+        Framing::Spec(spec) if offset < frame => {
+            return frames::byte(&spec, client.frame, client.key, offset, chance());
+        }
+        Framing::Recorded(recorded) if offset < frame => {
+            return recorded_of(recorded, client).bytes[offset as usize];
+        }
+        _ => {}
+    }
     match offset {
         0 => b'*',
         1..=4 if framing == Framing::Length => {
@@ -70,18 +79,32 @@ fn forward(number: usize, client: &Client, framing: Framing, offset: u64) -> u8 
         19..=22 => letter(client.key, offset - 19),
         _ if framing == Framing::Delimited && offset + 2 == frame => b'\r',
         _ if framing == Framing::Delimited && offset + 1 == frame => b'\n',
-        _ if offset < frame => b'a' + pattern(Origin::Client(number), offset) % 26,
-        _ => pattern(Origin::Client(number), offset),
+        _ if offset < frame => b'a' + chance() % 26,
+        _ => chance(),
     }
 }
 
-/// The key in a client's frame.
-pub fn key(client: &Client) -> [u8; 4] {
-    core::array::from_fn(|place| b'a' + ((client.key >> (12 - 4 * place)) & 15) as u8)
+fn recorded_of(recorded: &'static Recorded, client: &Client) -> &'static Frame {
+    &recorded.frames[usize::from(client.key) % recorded.frames.len()]
+}
+
+/// The key in a client's frame; `None` where only the unpack could tell.
+pub fn key(number: usize, client: &Client, framing: Framing) -> Option<Vec<u8>> {
+    let range = match framing {
+        Framing::None => return None,
+        Framing::Recorded(recorded) => return recorded_of(recorded, client).key.clone(),
+        Framing::Spec(spec) => frames::key_range(&spec, client.frame),
+        Framing::Length | Framing::Delimited | Framing::Fixed => 19..23,
+    };
+    let byte = |at| forward(number, client, framing, at as u64);
+    Some(range.map(byte).collect())
 }
 
 /// Garbage before a frame: no magic, or one whose length cannot be.
-fn garbage(client: &Client, offset: u64) -> u8 {
+fn garbage(client: &Client, framing: Framing, offset: u64) -> u8 {
+    if let Framing::Spec(spec) = framing {
+        return frames::garbage(&spec, client.evil, u64::from(client.garbage), offset);
+    }
     if client.evil {
         // "*" and a length of 2^32 - 1; what is left of the last one runs on into bytes of 0xff.
         let whole = u64::from(client.garbage) / 8 * 8;
@@ -105,7 +128,7 @@ pub fn make(origin: Origin, client: Option<(&Client, Framing)>, offset: u64, len
         let special = skip + u64::from(client.frame);
         while at < end.min(special) {
             bytes.push(if at < skip {
-                garbage(client, at)
+                garbage(client, framing, at)
             } else {
                 forward(number, client, framing, at - skip)
             });
@@ -193,44 +216,54 @@ impl Expect {
         bytes: &[u8],
         client: impl Fn(usize) -> Option<(&'a Client, Framing)>,
     ) -> Result<(), Slip> {
-        let known = if self.backward {
-            LABEL as usize
-        } else {
-            NAME_END
-        };
         if self.origin.is_none() {
-            let missing = known - self.head.len();
-            let (head, rest) = bytes.split_at(missing.min(bytes.len()));
-            self.head.extend_from_slice(head);
-            if self.head.len() < known {
-                self.received += head.len() as u64;
+            self.head.extend_from_slice(bytes);
+            self.received += bytes.len() as u64;
+            let Some(origin) = self.identify(&client)? else {
                 return Ok(());
-            }
-            let origin = self.identify();
-            let none = Slip {
-                origin: None,
-                at: 0,
             };
-            self.origin = Some(origin.ok_or(none)?);
+            self.origin = Some(origin);
             let head = core::mem::take(&mut self.head);
             self.received = 0;
-            self.compare(&head, &client)?;
-            return self.compare(rest, &client);
+            return self.compare(&head, &client);
         }
         self.compare(bytes, &client)
     }
 
-    fn identify(&self) -> Option<Origin> {
+    /// Whose stream begins so; `None` while it may be several.
+    fn identify<'a>(
+        &self,
+        client: &impl Fn(usize) -> Option<(&'a Client, Framing)>,
+    ) -> Result<Option<Origin>, Slip> {
+        let nobody = Slip {
+            origin: None,
+            at: 0,
+        };
         if self.backward {
-            let label = u64::from_be_bytes(self.head.as_slice().try_into().ok()?);
-            return (label & (0xff << 56) == LABEL_TAG).then_some(Origin::Conn(label as u32));
+            let Some(label) = self.head.first_chunk() else {
+                return Ok(None);
+            };
+            let label = u64::from_be_bytes(*label);
+            let named = (label & (0xff << 56) == LABEL_TAG).then_some(Origin::Conn(label as u32));
+            return named.ok_or(nobody).map(Some);
         }
-        let mut number = 0;
-        for letter in &self.head[5..NAME_END] {
-            let nibble = letter.checked_sub(b'a').filter(|&nibble| nibble < 16)?;
-            number = number * 16 + usize::from(nibble);
+        let mut candidates: Vec<_> = (0..)
+            .map_while(|number| Some((number, client(number)?)))
+            .collect();
+        let mut seen = 0;
+        while seen < self.head.len() && candidates.len() != 1 || seen == 0 {
+            seen = self.head.len().min((2 * seen).max(GLANCE));
+            candidates.retain(|&(number, (about, framing))| {
+                let skip = u64::from(about.garbage);
+                let wanted = make(Origin::Client(number), Some((about, framing)), skip, seen);
+                wanted == self.head[..seen]
+            });
         }
-        Some(Origin::Client(number))
+        match candidates[..] {
+            [] => Err(nobody),
+            [(number, _)] => Ok(Some(Origin::Client(number))),
+            _ => Ok(None),
+        }
     }
 
     fn compare<'a>(
@@ -263,20 +296,5 @@ impl Expect {
             origin: Some(origin),
             at: self.received,
         })
-    }
-}
-
-/// How many bytes of a client's frame must be there before anybody can route it, by its framing.
-pub const fn decides(client: &Client, framing: Framing) -> u64 {
-    match framing {
-        Framing::None => 0,
-        Framing::Length | Framing::Delimited => HEAD,
-        Framing::Fixed => {
-            if (client.frame as u64) < HEAD {
-                client.frame as u64
-            } else {
-                HEAD
-            }
-        }
     }
 }

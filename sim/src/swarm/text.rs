@@ -3,6 +3,8 @@
 //! A line is a word and `name=value` fields, in any order; `#` begins a comment. Printing what was
 //! read gives the same text.
 
+mod framing;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -11,7 +13,7 @@ use tlb_engine::balance::Policy;
 use tlb_engine::drive::Mode;
 
 use super::scenario::{
-    Backend, Client, Door, Framing, Group, Membership, Scenario, Script, Start, Then, Trouble,
+    Backend, Client, Door, Group, Membership, Scenario, Script, Start, Then, Trouble,
 };
 use crate::model::Tuning;
 
@@ -123,12 +125,7 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
 }
 
 fn print_door(door: &Door, out: &mut String) -> fmt::Result {
-    let framing = match door.framing {
-        Framing::None => "none",
-        Framing::Length => "length",
-        Framing::Delimited => "delimited",
-        Framing::Fixed => "fixed",
-    };
+    let framing = framing::print(door.framing);
     writeln!(
         out,
         "listener framing={framing} pool={} preread={} limit={} max={} idle={} half-close={}",
@@ -307,14 +304,9 @@ impl<'a> Fields<'a> {
     }
 
     fn door(&self) -> Result<Door, TextError> {
-        let framings = [
-            ("none", Framing::None),
-            ("length", Framing::Length),
-            ("delimited", Framing::Delimited),
-            ("fixed", Framing::Fixed),
-        ];
+        let framing = framing::parse(self.word("framing")?);
         Ok(Door {
-            framing: self.one_of("framing", &framings)?,
+            framing: framing.map_err(|what| self.error(what))?,
             pool: self.number("pool")?,
             preread_ms: self.number("preread")?,
             limit: self.number("limit")?,
@@ -488,8 +480,8 @@ fn validate(scenario: &Scenario) -> Result<(), String> {
             "a client's listener is not there",
         )?;
         need(
-            client.frame >= super::scenario::FRAME_MIN,
-            "a client's frame is too short",
+            s.listeners[client.listener].framing.takes(client.frame),
+            "a client's frame is too short, or not one of its listener's",
         )?;
     }
     for (_, trouble) in &s.faults {

@@ -17,4 +17,5 @@ mod relaying;
 mod stopping;
 mod swarm;
 mod turmoil_conformance;
+mod user_config;
 mod worlds;

@@ -37,6 +37,13 @@ pub fn integrity(
         if let Err(what) = whole(scenario, peers, peer, other, reason) {
             findings.add(NAME, format!("{}: {what} ({reason})", peer.origin));
         }
+        if let (Origin::Client(_), CloseReason::Rejected(_)) = (peer.origin, reason) {
+            let about = &scenario.clients[client];
+            if peer.sent >= u64::from(about.garbage) + u64::from(about.frame) {
+                let what = format!("its frame is whole, and refused ({reason})");
+                findings.add("verdict", format!("{}: {what}", peer.origin));
+            }
+        }
         if matches!(peer.origin, Origin::Client(_))
             && let Err(what) = blame(peers, peer, client, reason)
         {

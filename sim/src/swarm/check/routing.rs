@@ -15,7 +15,6 @@ use tlb_engine::time::{Duration, Timestamp};
 
 use super::health::is_known;
 use super::{Findings, Scene};
-use crate::swarm::scenario::Framing;
 use crate::swarm::stream;
 
 const NAME: &str = "routing";
@@ -278,7 +277,7 @@ fn hash_of(scene: &Scene<'_>, client: usize, policy: Policy) -> Option<u64> {
     let about = &scene.scenario.clients[client];
     let framing = scene.scenario.listeners[about.listener].framing;
     match policy {
-        Policy::HashRing { .. } if framing != Framing::None => Some(hash_key(&stream::key(about))),
+        Policy::HashRing { .. } => Some(hash_key(&stream::key(client, about, framing)?)),
         Policy::Source { .. } => Some(hash_source(scene.scenario.client_address(client).ip())),
         _ => None,
     }
