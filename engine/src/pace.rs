@@ -60,6 +60,17 @@ impl Bucket {
         Timestamp::from_nanos(next.saturating_sub(self.ahead).max(nanos))
     }
 
+    /// Whether it is the same bucket, not only one like it.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.next, &other.next)
+    }
+
+    /// Whether it is one of that rate and burst.
+    pub fn has(&self, rate: NonZeroU32, burst: NonZeroU32) -> bool {
+        let other = Self::new(rate, burst);
+        (self.every, self.ahead) == (other.every, other.ahead)
+    }
+
     /// From one token to the next.
     pub const fn interval(&self) -> Duration {
         Duration::from_nanos(self.every)

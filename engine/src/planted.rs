@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 26] = [
+const ALL: [(&str, bool); 34] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -14,6 +14,10 @@ const ALL: [(&str, bool); 26] = [
     (
         "deadline-not-moved-up",
         cfg!(tlb_planted = "deadline-not-moved-up"),
+    ),
+    (
+        "down-backend-published-up",
+        cfg!(tlb_planted = "down-backend-published-up"),
     ),
     ("down-one-too-late", cfg!(tlb_planted = "down-one-too-late")),
     ("drain-ignored", cfg!(tlb_planted = "drain-ignored")),
@@ -25,6 +29,7 @@ const ALL: [(&str, bool); 26] = [
         "failed-backend-tried-again",
         cfg!(tlb_planted = "failed-backend-tried-again"),
     ),
+    ("fall-one-too-late", cfg!(tlb_planted = "fall-one-too-late")),
     ("fault-not-sticky", cfg!(tlb_planted = "fault-not-sticky")),
     (
         "full-pipe-stays-stalled",
@@ -50,6 +55,10 @@ const ALL: [(&str, bool); 26] = [
         cfg!(tlb_planted = "one-accept-per-event"),
     ),
     (
+        "operator-forgotten",
+        cfg!(tlb_planted = "operator-forgotten"),
+    ),
+    (
         "preface-cut-behind-head",
         cfg!(tlb_planted = "preface-cut-behind-head"),
     ),
@@ -57,10 +66,12 @@ const ALL: [(&str, bool); 26] = [
         "preread-deadline-per-byte",
         cfg!(tlb_planted = "preread-deadline-per-byte"),
     ),
+    ("probe-storm", cfg!(tlb_planted = "probe-storm")),
     (
         "removed-backend-awaited",
         cfg!(tlb_planted = "removed-backend-awaited"),
     ),
+    ("removed-not-told", cfg!(tlb_planted = "removed-not-told")),
     ("reset-becomes-fin", cfg!(tlb_planted = "reset-becomes-fin")),
     (
         "reset-before-acknowledged",
@@ -70,13 +81,22 @@ const ALL: [(&str, bool); 26] = [
         "retries-without-end",
         cfg!(tlb_planted = "retries-without-end"),
     ),
+    ("rise-at-once", cfg!(tlb_planted = "rise-at-once")),
     (
         "short-read-hides-fin",
         cfg!(tlb_planted = "short-read-hides-fin"),
     ),
     (
+        "stale-probe-counts",
+        cfg!(tlb_planted = "stale-probe-counts"),
+    ),
+    (
         "taken-error-forgotten",
         cfg!(tlb_planted = "taken-error-forgotten"),
+    ),
+    (
+        "tell-before-roster",
+        cfg!(tlb_planted = "tell-before-roster"),
     ),
     ("trial-not-alone", cfg!(tlb_planted = "trial-not-alone")),
     (

@@ -1,12 +1,15 @@
 //! The program `tlb-sim`: arguments in, exit code out.
 
+#[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "config")]
 mod recorded;
 
 use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
+#[cfg(feature = "config")]
 use tlb::registry::UnpackRegistry;
 use tlb_engine::planted;
 
@@ -95,23 +98,46 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
 }
 
 /// Runs `tlb-sim` with this process's arguments.
+#[cfg(feature = "config")]
 pub fn main() -> ExitCode {
     main_with(&UnpackRegistry::new())
 }
 
-/// Runs `tlb-sim` with this process's arguments and with unpacks of one's own, which a configuration's listeners may
-/// name: the simulator's side of [`tlb::cli::main_with`]. Their frames come from `--frames`.
-pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
-    run(std::env::args().skip(1), registered)
+/// Runs `tlb-sim` with this process's arguments. This build cannot read configurations of tlb.
+#[cfg(not(feature = "config"))]
+pub fn main() -> ExitCode {
+    run(std::env::args().skip(1), |_, _| {
+        Err("this program was built without the feature \"config\"".into())
+    })
 }
 
-/// Runs `tlb-sim` with other arguments than the process's; the program's name is not one of them.
-pub fn run(args: impl Iterator<Item = String>, registered: &UnpackRegistry) -> ExitCode {
+/// Runs `tlb-sim` with this process's arguments and with unpacks of one's own, which a configuration's listeners may
+/// name: the simulator's side of [`tlb::cli::main_with`]. Their frames come from `--frames`.
+#[cfg(feature = "config")]
+pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
+    with_args(std::env::args().skip(1), registered)
+}
+
+/// As [`main_with`], with other arguments than the process's; the program's name is not one of them.
+#[cfg(feature = "config")]
+pub fn with_args(args: impl Iterator<Item = String>, registered: &UnpackRegistry) -> ExitCode {
+    run(args, |config, frames| {
+        config::load(config, frames, registered)
+    })
+}
+
+/// Reads a configuration, and a file of frames.
+type Load<'a> = &'a dyn Fn(&str, Option<&str>) -> Result<Template, String>;
+
+fn run(
+    args: impl Iterator<Item = String>,
+    load: impl Fn(&str, Option<&str>) -> Result<Template, String>,
+) -> ExitCode {
     if let Some(name) = planted::NAME {
         eprintln!("THIS PROGRAM HAS A PLANTED BUG: {name}");
     }
     match parse(args) {
-        Ok(Some(options)) => execute(&options, registered),
+        Ok(Some(options)) => execute(&options, &load),
         Ok(None) => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -123,7 +149,7 @@ pub fn run(args: impl Iterator<Item = String>, registered: &UnpackRegistry) -> E
     }
 }
 
-fn execute(options: &Options, registered: &UnpackRegistry) -> ExitCode {
+fn execute(options: &Options, load: Load<'_>) -> ExitCode {
     if let Some(path) = &options.replay {
         return match fs::read_to_string(path).map_err(|error| error.to_string()) {
             Err(error) => complain(path, &error),
@@ -133,7 +159,7 @@ fn execute(options: &Options, registered: &UnpackRegistry) -> ExitCode {
             },
         };
     }
-    let load = |path: &String| config::load(path, options.frames.as_deref(), registered);
+    let load = |path: &String| load(path, options.frames.as_deref());
     let template = match options.config.as_ref().map(load).transpose() {
         Ok(template) => template,
         Err(message) => {

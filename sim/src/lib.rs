@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
-#[cfg(feature = "config")]
 pub mod cli;
 pub mod conformance;
 pub mod host;

@@ -57,7 +57,7 @@ backends = [
 }
 
 fn run(args: &[&str], registry: &UnpackRegistry) -> ExitCode {
-    cli::run(args.iter().map(|&arg| arg.to_owned()), registry)
+    cli::with_args(args.iter().map(|&arg| arg.to_owned()), registry)
 }
 
 #[test]
