@@ -135,6 +135,9 @@ pub struct Report {
     pub back: u64,
     /// Directions that ended in order: the FIN was passed on after the last byte. By [`Dir`].
     pub ended: [bool; 2],
+    /// The backend sent its first byte, or the client one beyond the preface, where that was waited for: from here
+    /// on no other backend can take the preface.
+    pub proven: bool,
     /// A socket broke, and how. Reported once, for the first of the two.
     pub broken: Option<(Side, Fault)>,
     /// Where the relay stands now.

@@ -81,6 +81,9 @@ pub trait Io {
     /// Bytes written to the socket that its peer's kernel has not acknowledged yet (`SIOCOUTQ`).
     fn unacknowledged(&mut self, session: SessionId, side: Side) -> usize;
 
+    /// Whether the client's socket has a byte that was not read. An end of its stream is none.
+    fn waiting(&mut self, session: SessionId) -> bool;
+
     /// Closes that side's socket, if it is open, and drops what the stores of both directions hold.
     fn close(&mut self, session: SessionId, side: Side, how: Close);
 }

@@ -41,6 +41,8 @@ pub enum Op {
     TakeError(Side),
     /// Ask how much the peer's kernel has not acknowledged; answer with [`Duplex::unacknowledged`].
     Unacknowledged(Side),
+    /// Ask whether the client has sent a byte that nobody has read; answer with [`Duplex::waiting`].
+    Waiting,
 }
 
 /// What is known about one socket.
@@ -95,6 +97,11 @@ pub struct Duplex {
     look: bool,
     /// `broken` was already reported.
     told: bool,
+    /// The backend has sent no byte and the client none beyond the preface: an end of the backend is not passed on
+    /// but reported, so that another one may take its place.
+    watch: bool,
+    /// It was, and nothing is left to do here.
+    failed: bool,
     report: Report,
 }
 
@@ -128,16 +135,21 @@ impl Duplex {
             wind: None,
             look: false,
             told: false,
+            watch: false,
+            failed: false,
             report: Report::default(),
         }
     }
 
-    /// Begins to relay; the store of [`Dir::Forward`] holds the `preface` bytes already.
-    pub fn begin(&mut self, preface: usize) {
+    /// Begins to relay; the store of [`Dir::Forward`] holds the `preface` bytes already. With `replay`, an end of the
+    /// backend before its first byte is reported as a break ([`Fault::Closed`] for a FIN) instead of being passed on,
+    /// as long as the client has sent nothing beyond the preface.
+    pub fn begin(&mut self, preface: usize, replay: bool) {
         debug_assert!(!self.relaying, "a relay begins once for each attempt");
         self.relaying = true;
         self.end(Side::Backend).writable = true;
         self.halves[Dir::Forward as usize].held = preface;
+        self.watch = replay;
     }
 
     /// Forgets the backend and what was to go there, for another attempt. Only what is known of the client stays.
@@ -206,6 +218,7 @@ impl Duplex {
     pub fn wind(&mut self, how: Close) {
         let how = if self.held() > 0 { Close::Reset } else { how };
         self.wind = Some(how);
+        self.unwatch();
         self.look = true;
         // What a hint was about may not have been read yet, and will not be any more: an error is asked for instead.
         for end in &mut self.ends {
@@ -215,8 +228,11 @@ impl Duplex {
 
     /// The next call to make; `None` when only an event, a [`Duplex::look`] or nothing at all can bring work.
     pub fn next_op(&mut self) -> Option<Op> {
-        if !self.relaying || self.is_finished() {
+        if !self.relaying || self.is_finished() || self.failed {
             return None;
+        }
+        if self.watch && self.ends[Side::Backend as usize].finished {
+            return Some(Op::Waiting);
         }
         self.suspicions()
             .or_else(|| self.transfers())
@@ -341,6 +357,10 @@ impl Duplex {
                 half.piped = via == Via::Splice;
                 half.adapt(self.mode, via, bytes, short);
                 self.read_short(side, short);
+                if self.watch {
+                    self.report.proven = true;
+                    self.unwatch();
+                }
             }
             Outcome::Eof => self.read_to_end(side),
             Outcome::NoPipe => half.copy_once = !cfg!(tlb_planted = "no-pipe-spins"),
@@ -411,6 +431,30 @@ impl Duplex {
         }
     }
 
+    /// Whether the client has sent a byte that nobody has read, asked when the backend ended before its first byte.
+    pub fn waiting(&mut self, waiting: bool) {
+        let quiet = !waiting || cfg!(tlb_planted = "replay-after-client-byte");
+        if !quiet || self.ends[Side::Client as usize].fault.is_some() {
+            self.report.proven |= waiting;
+            return self.unwatch();
+        }
+        self.watch = false;
+        self.failed = true;
+        self.told = true;
+        let fault = self.ends[Side::Backend as usize].fault;
+        self.report.broken = Some((Side::Backend, fault.unwrap_or(Fault::Closed)));
+    }
+
+    /// No other backend can take this one's place any more: what it does counts.
+    fn unwatch(&mut self) {
+        self.watch = false;
+        if let Some(fault) = self.ends[Side::Backend as usize].fault
+            && !core::mem::replace(&mut self.told, true)
+        {
+            self.report.broken = Some((Side::Backend, fault));
+        }
+    }
+
     /// How many bytes that side's peer has not acknowledged.
     pub fn unacknowledged(&mut self, side: Side, bytes: usize) {
         self.end(side).acknowledged = bytes == 0;
@@ -472,6 +516,10 @@ impl Duplex {
         end.readable = true;
         end.more = true;
         self.look = true;
+        // While it is not certain what follows from it, the backend's end is not reported.
+        if side == Side::Backend && self.watch {
+            return;
+        }
         if !core::mem::replace(&mut self.told, true) {
             self.report.broken = Some((side, fault));
         }

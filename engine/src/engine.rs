@@ -1,27 +1,32 @@
 //! The engine: one worker's sessions, and what they are to do next.
 
 mod attempt;
+mod choose;
 mod end;
 mod invariants;
+mod listeners;
+mod tally;
+mod told;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::SocketAddr;
 use slab::Slab;
 
-use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report, Shed, Tell};
+use self::choose::Standing;
+use self::listeners::ListenerState;
+use self::tally::Tallies;
+use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report};
 use crate::balance::{self, Balancer};
-use crate::config::{Config, Listener};
+use crate::config::Config;
 use crate::failover::Budget;
-use crate::health::{Change, Passive};
-use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
+use crate::health::Passive;
+use crate::ids::{Dir, Incarnation, SessionId, Side};
 use crate::preread::Verdict;
 use crate::rng::Rng;
 use crate::roster::Roster;
-use crate::session::{KEY_LOGGED, Phase, Route, Session, SessionView};
-use crate::stats::Stats;
+use crate::session::{KEY_LOGGED, Phase, Route, Session};
 use crate::time::{Duration, Timestamp};
 use crate::timer::{Queue, Timer};
 use crate::unpack::{Reject, Target};
@@ -53,6 +58,9 @@ pub struct Engine {
     preread_memory: usize,
     /// When the last session is told to go, once tlb stops.
     stop_by: Option<Timestamp>,
+    /// Backends whose sessions were told to go because it is down, and some may not have had their turn.
+    told: BTreeSet<Incarnation>,
+    tallies: Tallies,
 }
 
 /// What an engine knows about a pool beyond the roster.
@@ -64,15 +72,8 @@ struct PoolState {
     health: Vec<Passive>,
     /// Sessions that began, to take local addresses in turn.
     turn: usize,
-}
-
-#[derive(Debug, Default)]
-struct ListenerState {
-    /// As configured now, or last.
-    rules: Option<Arc<Listener>>,
-    live: usize,
-    /// Accepting is paused until then.
-    paused_until: Timestamp,
+    /// What follows from roster and health together.
+    standing: Standing,
 }
 
 impl Engine {
@@ -98,71 +99,11 @@ impl Engine {
             generation: 0,
             preread_memory: 0,
             stop_by: None,
+            told: BTreeSet::new(),
+            tallies: Tallies::default(),
         };
         engine.adopt_roster(now, roster);
         engine
-    }
-
-    /// Begins a session for an accepted connection.
-    ///
-    /// # Errors
-    /// Why the client is turned away; its connection is to be closed. Ask [`Engine::may_accept`] before accepting:
-    /// a client that waits in the kernel's queue is better off than one that was accepted and dropped.
-    pub fn accept(
-        &mut self,
-        now: Timestamp,
-        on: ListenerId,
-        peer: SocketAddr,
-    ) -> Result<SessionId, Shed> {
-        debug_assert!(
-            self.actions.is_empty(),
-            "actions are drained before the next call"
-        );
-        if self.stop_by.is_some_and(|at| now >= at) {
-            return Err(Shed::Stopping);
-        }
-        // A listener that was removed still serves who was in its queue.
-        let Some(listener) = &self.listeners[on.index()].rules else {
-            return Err(Shed::Stopping);
-        };
-        let entry = self.sessions.vacant_entry();
-        let full = self.listeners[on.index()].live >= listener.max_sessions;
-        if full || entry.key() > SessionId::MAX_INDEX {
-            return Err(Shed::MaxSessions);
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let id = SessionId::new(entry.key(), self.generation);
-        let mut session = Session::new(id, on, listener, peer, now);
-        session.stop_at = self.stop_by.unwrap_or(Timestamp::NEVER);
-        entry.insert(session);
-        self.listeners[on.index()].live += 1;
-        self.events.push_back(Event::Accepted {
-            session: id,
-            listener: on,
-            peer,
-        });
-        if self.sessions[id.index()].rules.unpack.is_none() {
-            self.route(now, id.index(), Route::Any);
-        }
-        self.after(id);
-        Ok(id)
-    }
-
-    /// Whether `listener` should be asked for connections now.
-    pub fn may_accept(&self, now: Timestamp, listener: ListenerId) -> bool {
-        let state = &self.listeners[listener.index()];
-        let room = state.rules.as_ref().map_or(0, |rules| rules.max_sessions);
-        state.live < room && now >= state.paused_until && self.sessions.len() < SessionId::MAX_INDEX
-    }
-
-    /// This host had nothing left to accept with: accepting pauses for [`ACCEPT_PAUSE`] or until a session ends.
-    pub fn accept_failed(&mut self, now: Timestamp, listener: ListenerId, fault: Fault) {
-        self.listeners[listener.index()].paused_until = now + ACCEPT_PAUSE;
-        if cfg!(tlb_planted = "accept-never-resumes") {
-            self.listeners[listener.index()].paused_until = Timestamp::NEVER;
-        }
-        self.events
-            .push_back(Event::AcceptPaused { listener, fault });
     }
 
     /// How many bytes of the client the session may be given now; zero when it wants none.
@@ -174,6 +115,12 @@ impl Engine {
             (Phase::Preread, Some(early)) => early.preread.room(session.rules.preread_limit),
             _ => 0,
         }
+    }
+
+    /// Whether an end of the session's backend before its first byte is to be reported rather than passed on: see
+    /// [`Listener::replay`](crate::config::Listener::replay).
+    pub fn replays(&self, session: SessionId) -> bool {
+        self.get(session).is_some_and(Session::may_replay)
     }
 
     /// The bytes that the backend is to receive first: all that the client sent, from the first one not skipped.
@@ -233,11 +180,7 @@ impl Engine {
 
     /// Does what is due at `now`. Calling too early, or twice, does nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        for listener in &mut self.listeners {
-            if listener.paused_until <= now {
-                listener.paused_until = Timestamp::ZERO;
-            }
-        }
+        self.resume_accepting(now);
         // Each pass through the loop moves one session's deadline past `now` or ends the session, so it ends.
         while let Some((at, index)) = self.timers.first() {
             if at > now {
@@ -256,39 +199,10 @@ impl Engine {
         }
         self.adopt_roster(now, roster);
         if !cfg!(tlb_planted = "removed-backend-awaited") {
-            self.leave_removed(now);
+            self.leave_unfit(now);
         }
+        self.forgive();
         self.check_all();
-    }
-
-    /// Replaces the configuration: sessions that began before go on as they began. A listener that was removed accepts
-    /// what its queue still holds.
-    pub fn reconfigure(&mut self, _now: Timestamp, config: Arc<Config>) {
-        self.config = config;
-    }
-
-    /// The sessions of a backend are to go. One that is not known has none.
-    pub fn tell(&mut self, _now: Timestamp, _tell: &Tell) {}
-
-    /// Another worker's passive health changed its mind about a backend: this engine's follows, as far as
-    /// [`Failover::max_ejected`](crate::config::Failover::max_ejected) lets it.
-    pub fn advise(
-        &mut self,
-        _now: Timestamp,
-        _pool: PoolId,
-        _backend: Incarnation,
-        _change: Change,
-    ) {
-    }
-
-    /// What was counted.
-    pub fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    /// The live sessions, in no particular order.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
-        core::iter::empty()
     }
 
     /// What to do next; `None` when everything is said.
@@ -308,10 +222,7 @@ impl Engine {
             .timers
             .first()
             .map(|(at, index)| (at, self.deadline(index).1));
-        let paused = self.listeners.iter().map(|state| state.paused_until);
-        let accept = paused
-            .filter(|&at| at > Timestamp::ZERO)
-            .map(|at| (at, Timer::Accept));
+        let accept = self.accept_at().map(|at| (at, Timer::Accept));
         session.into_iter().chain(accept).min()
     }
 
@@ -438,12 +349,18 @@ impl Engine {
         let session = &mut self.sessions[index];
         session.forward += report.forward;
         session.back += report.back;
+        self.tallies.moved(session, report);
+        self.listeners[session.listener.index()].moved(report);
         // An end that was passed on can be taken back no more than a byte.
         if report.forward + report.back > 0 || report.ended != [false; 2] {
             if !cfg!(tlb_planted = "idle-not-refreshed") {
                 session.active = now;
             }
-            self.establish(now, index);
+            // It has the preface: from here on it may take its time.
+            session.phase_by = Timestamp::NEVER;
+            if !session.may_replay() || report.proven || report.ended[Dir::Return as usize] {
+                self.establish(now, index);
+            }
         }
         self.release_preface(index);
         let session = &mut self.sessions[index];
@@ -459,6 +376,10 @@ impl Engine {
             Some((Side::Backend, fault)) if !session.established => {
                 return self.attempt_failed(now, index, fault);
             }
+            Some((Side::Backend, Fault::Reset)) if session.back == 0 => {
+                self.early_reset(now, index);
+                self.broken(now, index, Side::Backend, Fault::Reset);
+            }
             Some((side, fault)) => self.broken(now, index, side, fault),
             None => {}
         }
@@ -468,7 +389,8 @@ impl Engine {
     /// The preface's memory is free once the backend has taken all of it.
     fn release_preface(&mut self, index: usize) {
         let session = &mut self.sessions[index];
-        if session.memory > 0 && session.forward >= session.memory as u64 {
+        if session.memory > 0 && session.early.is_none() && session.forward >= session.memory as u64
+        {
             self.preread_memory -= core::mem::take(&mut session.memory);
         }
     }

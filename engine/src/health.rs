@@ -12,7 +12,7 @@ use crate::time::{Duration, Timestamp};
 /// | down, back-off over | trial | up | down | down |
 /// | trial | trial | up | down, longer back-off | down, back-off over |
 ///
-/// Down is temporary: after a back-off that doubles from [`Passive::BACK_OFF_MIN`] to
+/// Down is temporary: after a back-off that doubles from [`Blame::ejection`] to
 /// [`Passive::BACK_OFF_MAX`], with a jitter of [`Passive::JITTER_PERCENT`] per cent either way so
 /// that engines do not try in step, one session at a time may try. Any success brings the backend
 /// up and forgets everything.
@@ -46,7 +46,7 @@ pub enum Change {
 }
 
 impl Passive {
-    /// The first back-off.
+    /// The first back-off, unless something else is configured.
     pub const BACK_OFF_MIN: Duration = Duration::from_secs(1);
     /// The longest back-off, before jitter.
     pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -95,24 +95,25 @@ impl Passive {
         was_down.then_some(Change::Up)
     }
 
-    /// An attempt failed, and the backend is at fault. `fall` failures in a row (at least 1) take
-    /// it down.
+    /// An attempt failed, and the backend is at fault. So many failures in a row as `rules` say take it down, if they
+    /// let it.
     ///
     /// Failures that come while it is down are of attempts that began before: they say nothing new.
-    pub fn failed(&mut self, now: Timestamp, fall: u32, rng: &mut Rng) -> Option<Change> {
+    pub fn failed(&mut self, now: Timestamp, rules: Blame, rng: &mut Rng) -> Option<Change> {
         match self.state {
             State::Up { failures } => {
                 let failures = failures.saturating_add(1);
-                if failures < fall + u32::from(cfg!(tlb_planted = "down-one-too-late")) {
+                let fall = rules.fall + u32::from(cfg!(tlb_planted = "down-one-too-late"));
+                if failures < fall || !rules.may_eject {
                     self.state = State::Up { failures };
                     return None;
                 }
-                self.strike(1, now, rng);
+                self.eject(now, rules.ejection, rng);
                 Some(Change::Down)
             }
             State::Down { .. } => None,
             State::Trial { strikes } => {
-                self.strike(strikes.saturating_add(1), now, rng);
+                self.strike(strikes.saturating_add(1), now, rules.ejection, rng);
                 None
             }
         }
@@ -142,9 +143,14 @@ impl Passive {
         }
     }
 
-    fn strike(&mut self, strikes: u32, now: Timestamp, rng: &mut Rng) {
+    /// Takes it down, for about so long at first.
+    pub fn eject(&mut self, now: Timestamp, ejection: Duration, rng: &mut Rng) {
+        self.strike(1, now, ejection, rng);
+    }
+
+    fn strike(&mut self, strikes: u32, now: Timestamp, ejection: Duration, rng: &mut Rng) {
         self.state = State::Down {
-            until: now + back_off(strikes, rng),
+            until: now + back_off(strikes, ejection, rng),
             strikes,
         };
     }
@@ -156,11 +162,24 @@ impl Default for Passive {
     }
 }
 
-/// The back-off after so many strikes, at least one.
-fn back_off(strikes: u32, rng: &mut Rng) -> Duration {
+/// What a failure leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blame {
+    /// How many in a row take a backend down; at least 1.
+    pub fall: u32,
+    /// The first back-off, before jitter.
+    pub ejection: Duration,
+    /// Whether the pool can do without one more backend.
+    pub may_eject: bool,
+}
+
+/// The back-off after so many strikes, at least one, of which the first costs `ejection`.
+fn back_off(strikes: u32, ejection: Duration, rng: &mut Rng) -> Duration {
     // Doubling beyond the cap changes nothing, and 2^31 s fits.
     let doublings = strikes.saturating_sub(1).min(31);
-    let plain = (Passive::BACK_OFF_MIN * (1 << doublings)).min(Passive::BACK_OFF_MAX);
+    let plain = ejection
+        .saturating_mul(1 << doublings)
+        .min(Passive::BACK_OFF_MAX);
     let jitter = Passive::JITTER_PERCENT * 10_000;
     let millionths = 1_000_000 - jitter + rng.below(2 * jitter + 1);
     plain * millionths as u32 / 1_000_000

@@ -49,6 +49,12 @@ impl Bucket {
             .map_err(|next| Timestamp::from_nanos(next - self.ahead))
     }
 
+    /// When there is a token: `now` at the earliest. Nothing is taken.
+    pub fn due(&self, now: Timestamp) -> Timestamp {
+        let next = self.next.load(Ordering::Relaxed);
+        Timestamp::from_nanos(next.saturating_sub(self.ahead).max(now.as_nanos()))
+    }
+
     /// Takes a token, of the future if there is none now. Returns when it is due: `now` at the earliest.
     pub fn reserve(&self, now: Timestamp) -> Timestamp {
         let nanos = now.as_nanos();

@@ -5,15 +5,28 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 34] = [
+const ALL: [(&str, bool); 45] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
     ),
+    ("admission-ignored", cfg!(tlb_planted = "admission-ignored")),
+    (
+        "admission-never-resumes",
+        cfg!(tlb_planted = "admission-never-resumes"),
+    ),
     ("back-off-ignored", cfg!(tlb_planted = "back-off-ignored")),
+    (
+        "backend-admission-ignored",
+        cfg!(tlb_planted = "backend-admission-ignored"),
+    ),
     (
         "deadline-not-moved-up",
         cfg!(tlb_planted = "deadline-not-moved-up"),
+    ),
+    (
+        "down-backend-picked",
+        cfg!(tlb_planted = "down-backend-picked"),
     ),
     (
         "down-backend-published-up",
@@ -24,6 +37,10 @@ const ALL: [(&str, bool); 34] = [
     (
         "eagain-means-empty",
         cfg!(tlb_planted = "eagain-means-empty"),
+    ),
+    (
+        "ejection-cap-ignored",
+        cfg!(tlb_planted = "ejection-cap-ignored"),
     ),
     (
         "failed-backend-tried-again",
@@ -58,6 +75,7 @@ const ALL: [(&str, bool); 34] = [
         "operator-forgotten",
         cfg!(tlb_planted = "operator-forgotten"),
     ),
+    ("panic-ignored", cfg!(tlb_planted = "panic-ignored")),
     (
         "preface-cut-behind-head",
         cfg!(tlb_planted = "preface-cut-behind-head"),
@@ -67,11 +85,16 @@ const ALL: [(&str, bool); 34] = [
         cfg!(tlb_planted = "preread-deadline-per-byte"),
     ),
     ("probe-storm", cfg!(tlb_planted = "probe-storm")),
+    ("ramp-takes-all", cfg!(tlb_planted = "ramp-takes-all")),
     (
         "removed-backend-awaited",
         cfg!(tlb_planted = "removed-backend-awaited"),
     ),
     ("removed-not-told", cfg!(tlb_planted = "removed-not-told")),
+    (
+        "replay-after-client-byte",
+        cfg!(tlb_planted = "replay-after-client-byte"),
+    ),
     ("reset-becomes-fin", cfg!(tlb_planted = "reset-becomes-fin")),
     (
         "reset-before-acknowledged",
@@ -86,6 +109,7 @@ const ALL: [(&str, bool); 34] = [
         "short-read-hides-fin",
         cfg!(tlb_planted = "short-read-hides-fin"),
     ),
+    ("source-not-left", cfg!(tlb_planted = "source-not-left")),
     (
         "stale-probe-counts",
         cfg!(tlb_planted = "stale-probe-counts"),
@@ -98,6 +122,11 @@ const ALL: [(&str, bool); 34] = [
         "tell-before-roster",
         cfg!(tlb_planted = "tell-before-roster"),
     ),
+    (
+        "told-after-up-again",
+        cfg!(tlb_planted = "told-after-up-again"),
+    ),
+    ("told-all-at-once", cfg!(tlb_planted = "told-all-at-once")),
     ("trial-not-alone", cfg!(tlb_planted = "trial-not-alone")),
     (
         "urgent-mark-stops-splice",

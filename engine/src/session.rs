@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
 
-use crate::api::{CloseReason, Closed, Fault};
+use crate::api::{CloseReason, Closed, Fault, TellHow, Why};
 use crate::config::Listener;
 use crate::ids::{Incarnation, ListenerId, PoolId, SessionId};
 use crate::preread::Preread;
@@ -49,6 +49,8 @@ pub(crate) struct Early {
     pub(crate) tried: Vec<Incarnation>,
     pub(crate) rounds: u32,
     pub(crate) last_fault: Option<Fault>,
+    /// Its turn at a backend that takes sessions at a rate.
+    pub(crate) turn: Option<(Incarnation, Timestamp)>,
 }
 
 /// Where a session is to go, before a backend is picked.
@@ -119,11 +121,16 @@ pub(crate) struct Session {
     pub(crate) look_at: Timestamp,
     pub(crate) wind_by: Timestamp,
     pub(crate) stop_at: Timestamp,
+    pub(crate) tell_at: Timestamp,
     pub(crate) forward: u64,
     pub(crate) back: u64,
     pub(crate) skipped: u64,
     /// Bytes counted in the engine's preread memory.
     pub(crate) memory: usize,
+    /// Why it is told to go at `tell_at`, and how.
+    pub(crate) told: Option<(Why, TellHow)>,
+    /// Its backend's place among the tallies.
+    pub(crate) tally: Option<usize>,
     /// Why it ends, once that is known.
     pub(crate) reason: Option<CloseReason>,
     pub(crate) backend: Option<Arc<Backend>>,
@@ -158,6 +165,9 @@ impl Session {
             look_at: Timestamp::NEVER,
             wind_by: Timestamp::NEVER,
             stop_at: Timestamp::NEVER,
+            tell_at: Timestamp::NEVER,
+            told: None,
+            tally: None,
             forward: 0,
             back: 0,
             skipped: 0,
@@ -177,7 +187,7 @@ impl Session {
             matches!(
                 (self.phase, phase),
                 (Preread | Waiting, Connecting)
-                    | (Preread | Connecting | Relaying, Waiting)
+                    | (Preread | Waiting | Connecting | Relaying, Waiting)
                     | (Connecting | Relaying, Connecting)
                     | (Connecting, Relaying)
                     | (Relaying, Winding)
@@ -188,6 +198,16 @@ impl Session {
         );
         self.phase = phase;
         self.phase_by = Timestamp::NEVER;
+    }
+
+    /// Whether the preface may still go to another backend after one has taken it.
+    pub(crate) fn may_replay(&self) -> bool {
+        self.rules.replay
+            && !self.established
+            && self
+                .early
+                .as_ref()
+                .is_some_and(|early| !early.preface.is_empty())
     }
 
     /// Number of the current attempt.
@@ -222,6 +242,7 @@ impl Session {
             (self.look_at, Timer::Look),
             (self.wind_by, Timer::Wind),
             (self.stop_at, Timer::Stop),
+            (self.tell_at, Timer::Tell),
         ]
         .into_iter()
         .min()

@@ -24,6 +24,8 @@ pub enum Timer {
     Wind,
     /// tlb is stopping, and it is this session's turn.
     Stop,
+    /// The session's backend went away, and it is this session's turn to go.
+    Tell,
     /// Accepting was paused for lack of resources; try again.
     Accept,
 }

@@ -121,6 +121,11 @@ pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
     }
 }
 
+/// Whether a byte waits to be read.
+pub(crate) fn has_unread(socket: &TcpStream) -> bool {
+    matches!(socket.peek(&mut [0]), Ok(1..))
+}
+
 /// Sends a FIN after everything written before.
 pub(crate) fn finish(socket: &TcpStream) -> Result<(), Fault> {
     match socket.shutdown(Shutdown::Write) {

@@ -344,6 +344,14 @@ impl Io for Net {
         0
     }
 
+    fn waiting(&mut self, session: SessionId) -> bool {
+        let slot = self.slots.get_mut(session.index());
+        let live = slot.and_then(Option::as_mut);
+        let live = live.filter(|live| live.session == session);
+        let socket = live.and_then(|live| live.sockets[Side::Client as usize].as_mut());
+        socket.is_some_and(Socket::has_unread)
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
         let Some(slot) = self.slots.get_mut(session.index()) else {
             return;

@@ -53,6 +53,9 @@ impl fmt::Display for Report {
                 write!(f, " ended={dir}")?;
             }
         }
+        if self.proven {
+            f.write_str(" proven")?;
+        }
         if let Some((side, fault)) = self.broken {
             write!(f, " broken={side} ({fault})")?;
         }

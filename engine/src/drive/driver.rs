@@ -129,6 +129,13 @@ impl<I: Io> Driver<I> {
     /// listeners, which may all have connections waiting; those that were removed are accepted empty and then closed.
     pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
         self.engine.reconfigure(now, config);
+        self.listeners.resize(self.engine.listeners(), Door::Open);
+        // Those that were removed may have somebody waiting, of whom no event will tell any more.
+        for door in &mut self.listeners {
+            if *door == Door::Quiet {
+                *door = Door::Open;
+            }
+        }
         self.settle(now);
     }
 
@@ -183,7 +190,7 @@ impl<I: Io> Driver<I> {
         let waiting = (0..self.listeners.len()).any(|index| {
             self.listeners[index] == Door::Open
                 && (self.engine.may_accept(now, ListenerId(index as u32))
-                    || self.engine.is_stopping())
+                    || self.engine.is_closing(ListenerId(index as u32)))
         });
         let deadline = self.engine.poll_timeout().map(|(at, _)| at);
         Turn {
@@ -212,8 +219,8 @@ impl<I: Io> Driver<I> {
                 break;
             }
             if !self.engine.may_accept(now, listener) {
-                // Whoever still waits would wait for a place that a stopping process will not give.
-                if self.engine.is_stopping() {
+                // Whoever still waits would wait for a place that will not be given.
+                if self.engine.is_closing(listener) {
                     self.unlisten(listener);
                 }
                 break;
@@ -228,7 +235,7 @@ impl<I: Io> Driver<I> {
                         self.begin(now, id, conn);
                     }
                 }
-                Accept::WouldBlock if self.engine.is_stopping() => self.unlisten(listener),
+                Accept::WouldBlock if self.engine.is_closing(listener) => self.unlisten(listener),
                 Accept::WouldBlock => self.listeners[index] = Door::Quiet,
                 Accept::Gone => {}
                 Accept::Exhausted(fault) => self.engine.accept_failed(now, listener, fault),
@@ -455,7 +462,8 @@ impl<I: Io> Driver<I> {
             Action::Relay { session, .. } => {
                 let preface = self.engine.preface(session);
                 let link = link(&mut self.links, session)?;
-                link.duplex.begin(preface.len());
+                link.duplex
+                    .begin(preface.len(), self.engine.replays(session));
                 if !preface.is_empty() {
                     self.io.load(session, preface);
                 }
@@ -510,6 +518,7 @@ fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) {
         Op::Drain(dir) => duplex.drained(dir, io.drain(id, dir)),
         Op::Shutdown(side) => duplex.shut(side, io.shutdown(id, side)),
         Op::TakeError(side) => duplex.took_error(side, io.take_error(id, side)),
+        Op::Waiting => duplex.waiting(io.waiting(id)),
         Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
     }
 }

@@ -239,7 +239,7 @@ fn an_error_hint_without_an_error_changes_nothing() {
 #[test]
 fn urgent_data_is_got_past_by_one_copy() {
     let mut duplex = Duplex::new(Mode::Splice);
-    duplex.begin(0);
+    duplex.begin(0, false);
     let urgent = Readiness {
         readable: true,
         priority: true,
@@ -315,7 +315,7 @@ fn data_and_fin_in_one_event_are_both_seen() {
 #[test]
 fn without_a_pipe_it_copies() {
     let mut duplex = Duplex::new(Mode::Splice);
-    duplex.begin(0);
+    duplex.begin(0, false);
     duplex.filled(Dir::Forward, Via::Splice, Outcome::NoPipe);
     assert_eq!(duplex.next_op(), Some(Op::Fill(Dir::Forward, Via::Copy)));
     duplex.filled(
@@ -453,7 +453,7 @@ fn another_attempt_starts_afresh() {
     };
     world.stores = [12, 0];
     world.report = Report::default();
-    world.duplex.begin(12);
+    world.duplex.begin(12, false);
     world.fin(Side::Client);
     world.fin(Side::Backend);
     world.run();
@@ -465,7 +465,7 @@ fn another_attempt_starts_afresh() {
 fn begun(mode: Mode, preface: usize) -> Duplex {
     let mut duplex = Duplex::new(mode);
     duplex.client_read(Outcome::WouldBlock);
-    duplex.begin(preface);
+    duplex.begin(preface, false);
     duplex
 }
 
@@ -517,7 +517,7 @@ fn before_the_relay_the_client_is_read_by_the_same_rules() {
     assert!(duplex.take_client_suspect());
     assert!(!duplex.take_client_suspect(), "asking clears it");
 
-    duplex.begin(3);
+    duplex.begin(3, false);
     assert!(duplex.is_relaying());
     duplex.abandon();
     assert!(!duplex.is_relaying());
@@ -527,7 +527,7 @@ fn before_the_relay_the_client_is_read_by_the_same_rules() {
     );
     let mut quiet = Duplex::new(Mode::Copy);
     quiet.client_read(Outcome::WouldBlock);
-    quiet.begin(3);
+    quiet.begin(3, false);
     quiet.abandon();
     assert!(!quiet.client_readable());
 }
@@ -715,7 +715,7 @@ proptest! {
 #[test]
 fn no_buffer_is_asked_for_while_the_pipe_holds_bytes() {
     let mut duplex = Duplex::new(Mode::Auto);
-    duplex.begin(0);
+    duplex.begin(0, false);
     duplex.halves[Dir::Forward as usize].via = Via::Splice;
     for _ in 0..SMALL_SPLICES {
         let moved = Outcome::Moved {

@@ -76,7 +76,7 @@ pub(crate) enum Step {
 impl World {
     pub(crate) fn new(mode: Mode, preface: usize) -> Self {
         let mut duplex = Duplex::new(mode);
-        duplex.begin(preface);
+        duplex.begin(preface, false);
         let sock = Sock {
             room: 1000,
             ..Sock::default()
@@ -250,6 +250,10 @@ impl World {
             Op::TakeError(side) => {
                 let fault = self.error(side);
                 self.duplex.took_error(side, fault);
+            }
+            Op::Waiting => {
+                let waiting = !self.socks[Side::Client as usize].inbox.is_empty();
+                self.duplex.waiting(waiting);
             }
             Op::Unacknowledged(side) => {
                 let bytes = self.socks[side as usize].unacknowledged;

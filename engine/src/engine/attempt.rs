@@ -5,27 +5,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::choose::{Choice, Standing, Unfit};
 use super::{Engine, PoolState};
 use crate::api::{Action, CloseReason, Ends, Event, Fault};
-use crate::balance::{Balancer, Query};
+use crate::balance::Balancer;
 use crate::config::Failover;
 use crate::failover::{Budget, backoff};
-use crate::health::{Change, Passive};
-use crate::ids::Incarnation;
-use crate::roster::{Backend, Pool, Roster};
-use crate::session::{Phase, Route};
+use crate::health::{Blame, Change, Passive};
+use crate::ids::{Incarnation, PoolId};
+use crate::roster::{Backend, Roster};
+use crate::session::{Phase, Route, Session};
 use crate::time::Timestamp;
-use crate::unpack::Reject;
-
-/// Where a session may go now.
-enum Choice {
-    /// There, and now. No backend: an address that the unpack named.
-    Go(Option<Arc<Backend>>, SocketAddr),
-    /// Everybody who might was tried: again after a pause.
-    Later,
-    /// Nowhere.
-    End(CloseReason),
-}
 
 impl Engine {
     /// The preread is over, or was not needed: the session goes where `route` says.
@@ -45,65 +35,9 @@ impl Engine {
     pub(super) fn attempt(&mut self, now: Timestamp, index: usize) {
         match self.choose(now, index) {
             Choice::Go(backend, to) => self.connect(now, index, backend, to),
+            Choice::Turn(backend, at) => self.await_turn(index, backend, at),
             Choice::Later => self.wait(now, index),
             Choice::End(reason) => self.close(now, index, reason, Ends::FIN),
-        }
-    }
-
-    fn choose(&mut self, now: Timestamp, index: usize) -> Choice {
-        let session = &mut self.sessions[index];
-        let Some(early) = &mut session.early else {
-            return Choice::End(CloseReason::NoBackend);
-        };
-        let none = early
-            .last_fault
-            .map_or(CloseReason::NoBackend, CloseReason::ConnectFailed);
-        if let Route::Address(to) = early.route {
-            let allowed = session.rules.allow_address;
-            return match session.phase {
-                _ if !allowed => Choice::End(CloseReason::Rejected(Reject::AddressNotAllowed)),
-                Phase::Preread | Phase::Waiting => Choice::Go(None, to),
-                // It has just failed, and there is no other to go to.
-                _ => Choice::Later,
-            };
-        }
-        let pool = self.roster.pool(session.pool).cloned();
-        let (Some(pool), Some(state)) = (pool, self.pools.get_mut(session.pool.index())) else {
-            return Choice::End(CloseReason::Rejected(Reject::UnknownPool));
-        };
-        let backends = pool.backends();
-        let health = &state.health;
-        let eligible = |slot: usize| {
-            let backend = &backends[slot];
-            let draining = backend.draining && !cfg!(tlb_planted = "drain-ignored");
-            backend.address.is_some() && !draining && health[slot].eligible(now)
-        };
-        let tried: Vec<u32> = slots(&pool, &early.tried);
-        let slot = match &early.route {
-            Route::Backend(id) => match pool.by_id(id) {
-                None => return Choice::End(CloseReason::Rejected(Reject::UnknownBackend)),
-                Some(slot) => {
-                    Some(slot).filter(|&slot| eligible(slot) && !tried.contains(&(slot as u32)))
-                }
-            },
-            route => {
-                let key = if let Route::Key(hash) = *route {
-                    Some(hash)
-                } else {
-                    None
-                };
-                let query = Query {
-                    key,
-                    source: session.peer.ip(),
-                    tried: &tried,
-                };
-                state.balancer.pick(&pool, &query, eligible, &mut self.rng)
-            }
-        };
-        match slot.and_then(|slot| Some((slot, backends[slot].address?))) {
-            Some((slot, to)) => Choice::Go(Some(Arc::clone(&backends[slot])), to),
-            None if tried.iter().any(|&slot| eligible(slot as usize)) => Choice::Later,
-            None => Choice::End(none),
         }
     }
 
@@ -127,6 +61,9 @@ impl Engine {
             backend.load.add();
         }
         session.backend = backend;
+        if let Some(backend) = incarnation {
+            self.join(index, backend);
+        }
         let trial = self
             .passive(index)
             .is_some_and(|passive| passive.picked(now));
@@ -160,6 +97,16 @@ impl Engine {
         // Another attempt takes another address: the last one may have run out of ports.
         let turn = state.turn.wrapping_add(usize::from(session.attempts));
         fits().nth(turn.checked_rem(count)?).copied()
+    }
+
+    /// The session goes on when it is its turn at a backend that takes sessions at a rate.
+    fn await_turn(&mut self, index: usize, backend: Incarnation, at: Timestamp) {
+        let session = &mut self.sessions[index];
+        if session.phase != Phase::Waiting {
+            self.tallies.of(backend).admission_waits += 1;
+        }
+        session.enter(Phase::Waiting);
+        session.phase_by = at;
     }
 
     fn wait(&mut self, now: Timestamp, index: usize) {
@@ -205,7 +152,15 @@ impl Engine {
         session.early = None;
         let backend = session.backend.as_ref().map(|backend| backend.incarnation);
         let (id, pool) = (session.id, session.pool);
-        let change = self.passive(index).and_then(Passive::succeeded);
+        let tally = session.tally;
+        let early_resets = self.failover(index).early_resets && !self.sessions[index].trial;
+        // Where a reset before the first byte counts as a failure, having taken the preface is no success.
+        let passive = self.passive(index).filter(|_| !early_resets);
+        let change = passive.and_then(Passive::succeeded);
+        if let Some(place) = tally {
+            self.tallies.at(place).sessions += 1;
+        }
+        self.after_change(pool, change);
         self.events.push_back(Event::Established {
             session: id,
             backend,
@@ -215,16 +170,15 @@ impl Engine {
         }
     }
 
-    /// An attempt failed before the backend took a byte: nothing is lost, another one may follow.
+    /// An attempt failed before the backend took a byte, or before it sent one where the preface may be replayed:
+    /// nothing is lost, another one may follow.
     pub(super) fn attempt_failed(&mut self, now: Timestamp, index: usize, fault: Fault) {
-        let fall = self.failover(index).fall;
-        let mut rng = self.rng.split();
+        let failover = self.failover(index);
         let change = if fault.is_local() && !cfg!(tlb_planted = "local-fault-blamed") {
             self.cancel(now, index);
             None
         } else {
-            self.judged(index)
-                .and_then(|passive| passive.failed(now, fall, &mut rng))
+            self.blame(now, index, &failover)
         };
         let session = &self.sessions[index];
         let down = session
@@ -245,9 +199,45 @@ impl Engine {
         }
     }
 
+    /// The session's backend is at fault.
+    pub(super) fn blame(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        failover: &Failover,
+    ) -> Option<Change> {
+        let mut rng = self.rng.split();
+        let session = &self.sessions[index];
+        let (pool, tally) = (session.pool, session.tally);
+        let state = self.pools.get(pool.index())?;
+        let rules = Blame {
+            fall: failover.fall,
+            ejection: failover.ejection,
+            may_eject: state.standing.may_eject(failover),
+        };
+        let passive = self.judged(index)?;
+        let change = passive.failed(now, rules, &mut rng);
+        if let (Some(Change::Down), Some(place)) = (change, tally) {
+            self.tallies.at(place).ejections += 1;
+        }
+        self.after_change(pool, change);
+        change
+    }
+
+    /// A backend's passive health may have changed.
+    fn after_change(&mut self, pool: PoolId, change: Option<Change>) {
+        if change.is_some() {
+            self.judge_pool(pool);
+        }
+    }
+
     /// Gives the current attempt up.
-    fn leave(&mut self, index: usize, fault: Fault) {
+    pub(super) fn leave(&mut self, index: usize, fault: Fault) {
+        self.failed_at(index, fault);
         let session = &mut self.sessions[index];
+        // Of a preface that another one is to have, nothing has gone yet.
+        session.forward = 0;
+        session.half_closed = false;
         let backend = session.backend.take();
         if let Some(backend) = &backend
             && !cfg!(tlb_planted = "load-not-returned")
@@ -277,7 +267,7 @@ impl Engine {
         });
     }
 
-    fn retry(&mut self, now: Timestamp, index: usize, fault: Fault) {
+    pub(super) fn retry(&mut self, now: Timestamp, index: usize, fault: Fault) {
         let retries = self.failover(index).retries;
         let session = &self.sessions[index];
         let failed = |fault: Fault| {
@@ -307,8 +297,8 @@ impl Engine {
 
     /// `backend` went down: sessions that are still connecting to it need not wait for their own timeouts, if there
     /// is somebody else to go to.
-    fn leave_backend(&mut self, now: Timestamp, backend: Incarnation, fault: Fault) {
-        let waiting = self.connecting(|session| session == backend);
+    pub(super) fn leave_backend(&mut self, now: Timestamp, backend: Incarnation, fault: Fault) {
+        let waiting = self.connecting(|it| it.incarnation == backend);
         for index in waiting {
             if self.has_other(now, index) {
                 self.cancel(now, index);
@@ -319,61 +309,50 @@ impl Engine {
         }
     }
 
-    /// Sessions that are connecting to a backend that the roster no longer has go elsewhere at once.
-    pub(super) fn leave_removed(&mut self, now: Timestamp) {
-        let roster = Arc::clone(&self.roster);
-        let known = |backend| {
-            roster
-                .pools
-                .iter()
-                .flat_map(|pool| pool.backends())
-                .any(|known| known.incarnation == backend)
-        };
-        for index in self.connecting(|backend| !known(backend)) {
+    /// Sessions that are connecting to a backend that the roster no longer has go elsewhere at once; those whose
+    /// backend is down too, if there is somebody else. Likewise those that wait for their turn.
+    pub(super) fn leave_unfit(&mut self, now: Timestamp) {
+        for index in self.connecting(|_| true) {
+            let session = &self.sessions[index];
+            let unfit = session.backend.as_ref();
+            let unfit = unfit.and_then(|backend| self.is_unfit(session.pool, backend));
+            match unfit {
+                Some(Unfit::Gone) => {}
+                Some(Unfit::Down) if self.has_other(now, index) => self.cancel(now, index),
+                _ => continue,
+            }
             self.leave(index, Fault::Unreachable);
             self.retry(now, index, Fault::Unreachable);
             self.rearm(index);
         }
+        // Those that have their turn already keep it: choosing anew finds out.
+        for index in self.waiting_turn(|_| true) {
+            self.attempt(now, index);
+            self.rearm(index);
+        }
     }
 
-    /// Sessions whose attempt is not proven yet and whose backend fits.
-    fn connecting(&self, fits: impl Fn(Incarnation) -> bool) -> Vec<usize> {
+    /// Sessions whose attempt has nothing to show for it yet and whose backend fits.
+    pub(super) fn connecting(&self, fits: impl Fn(&Backend) -> bool) -> Vec<usize> {
         let unproven = self
             .sessions
             .iter()
-            .filter(|(_, session)| !session.established);
+            .filter(|(_, session)| !session.established && session.forward == 0);
         unproven
-            .filter(|(_, session)| {
-                session
-                    .backend
-                    .as_ref()
-                    .is_some_and(|it| fits(it.incarnation))
-            })
+            .filter(|(_, session)| session.backend.as_ref().is_some_and(|it| fits(it)))
             .map(|(index, _)| index)
             .collect()
     }
 
-    /// Whether another backend than the session's own could take it.
-    pub(super) fn has_other(&self, now: Timestamp, index: usize) -> bool {
-        let session = &self.sessions[index];
-        let own = session.backend.as_ref().map(|backend| backend.incarnation);
-        let (Some(pool), Some(state), Some(early)) = (
-            self.roster.pool(session.pool),
-            self.pools.get(session.pool.index()),
-            session.early.as_ref(),
-        ) else {
-            return false;
-        };
-        pool.backends()
+    /// Sessions that wait for their turn at a backend that fits.
+    pub(super) fn waiting_turn(&self, fits: impl Fn(Incarnation) -> bool) -> Vec<usize> {
+        let turn = |session: &Session| session.early.as_ref()?.turn;
+        self.sessions
             .iter()
-            .zip(&state.health)
-            .any(|(backend, health)| {
-                Some(backend.incarnation) != own
-                    && !early.tried.contains(&backend.incarnation)
-                    && backend.address.is_some()
-                    && !backend.draining
-                    && health.eligible(now)
-            })
+            .filter(|(_, session)| session.phase == Phase::Waiting)
+            .filter(|(_, session)| turn(session).is_some_and(|(backend, _)| fits(backend)))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// The passive health of the session's backend, if the roster still has it.
@@ -406,7 +385,7 @@ impl Engine {
         }
     }
 
-    fn failover(&self, index: usize) -> Failover {
+    pub(super) fn failover(&self, index: usize) -> Failover {
         let pool = self.roster.pool(self.sessions[index].pool);
         pool.map(|pool| pool.failover.clone()).unwrap_or_default()
     }
@@ -439,6 +418,11 @@ impl Engine {
             self.pools.push(state);
         }
         self.roster = roster;
+        for index in 0..self.pools.len() {
+            self.judge_pool(PoolId(index as u32));
+        }
+        let roster = Arc::clone(&self.roster);
+        self.tallies.forget(&roster);
     }
 }
 
@@ -449,18 +433,7 @@ impl PoolState {
             budget: Budget::new(now),
             health: Vec::new(),
             turn: 0,
+            standing: Standing::default(),
         }
     }
-}
-
-/// The slots that `tried` has in this roster.
-fn slots(pool: &Pool, tried: &[Incarnation]) -> Vec<u32> {
-    if tried.is_empty() {
-        return Vec::new();
-    }
-    let backends = pool.backends().iter().enumerate();
-    backends
-        .filter(|(_, backend)| tried.contains(&backend.incarnation))
-        .map(|(slot, _)| slot as u32)
-        .collect()
 }

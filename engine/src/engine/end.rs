@@ -29,17 +29,15 @@ impl Engine {
             backend.load.sub();
         }
         self.preread_memory -= session.memory;
-        self.listeners[session.listener.index()].live -= 1;
-        // Whatever it held may be what another listener lacks.
-        for listener in &mut self.listeners {
-            listener.paused_until = Timestamp::ZERO;
-        }
+        self.left(&session);
+        self.part(&session);
         self.actions.push_back(Action::Close {
             session: session.id,
             ends,
         });
-        self.events
-            .push_back(Event::Closed(session.closed(now, reason)));
+        let closed = session.closed(now, reason);
+        self.listeners[closed.listener.index()].closed(&closed);
+        self.events.push_back(Event::Closed(closed));
     }
 
     /// A socket of an established relay broke, or the client's before that.
@@ -64,6 +62,7 @@ impl Engine {
         session.reason.get_or_insert(reason);
         session.wind_by = session.wind_by.min(by);
         session.stop_at = Timestamp::NEVER;
+        session.tell_at = Timestamp::NEVER;
         if session.phase != Phase::Winding {
             session.enter(Phase::Winding);
         }
@@ -115,12 +114,19 @@ impl Engine {
                 self.begin_wind(now, index, CloseReason::HalfCloseTimeout, Close::Reset);
             }
             Timer::Stop => self.stop_session(now, index),
+            Timer::Tell => self.told_session(now, index),
             Timer::Accept => {}
         }
         self.rearm(index);
     }
 
-    fn begin_wind(&mut self, now: Timestamp, index: usize, reason: CloseReason, how: Close) {
+    pub(super) fn begin_wind(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        reason: CloseReason,
+        how: Close,
+    ) {
         self.wind(now, index, reason);
         let session = self.sessions[index].id;
         self.actions.push_back(Action::Wind { session, how });
@@ -131,10 +137,17 @@ impl Engine {
         if session.phase != Phase::Relaying || !session.established {
             return self.close(now, index, CloseReason::Shutdown, Ends::FIN);
         }
-        // A FIN in the middle of a flow would let a cut stream pass for a whole one.
-        let rests = now.since(session.active) >= AT_REST;
-        let how = if rests { Close::Fin } else { Close::Reset };
+        let how = self.honest_end(now, index);
         self.begin_wind(now, index, CloseReason::Shutdown, how);
+    }
+
+    /// A FIN in the middle of a flow would let a cut stream pass for a whole one.
+    pub(super) fn honest_end(&self, now: Timestamp, index: usize) -> Close {
+        if now.since(self.sessions[index].active) >= AT_REST {
+            Close::Fin
+        } else {
+            Close::Reset
+        }
     }
 
     /// Puts the deadline of a session in order that may have ended.

@@ -5,20 +5,24 @@
 //! go forward), but knows no manners: it tells of sessions that are gone, of attempts that were given up, and of
 //! relays that never began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::vec;
 use std::vec::Vec;
 
 use tlb_engine::Engine;
-use tlb_engine::api::{Action, Closed, Ends, Event, Fault, Input, Report, Standing};
+use tlb_engine::api::{
+    Action, Closed, Ends, Event, Fault, Input, Report, Shed, Standing, Tell, TellHow, Why,
+};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
-use tlb_engine::health::Passive;
+use tlb_engine::health::{Change, Passive};
 use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
-use tlb_engine::roster::{Backend, Load, Pool, Roster};
+use tlb_engine::pace::{Bucket, Sources};
+use tlb_engine::roster::{Backend, Load, Pool, Ramp, Roster};
 use tlb_engine::time::{Duration, Timestamp};
 use tlb_engine::unpack::{Reject, Status, Target, Unpack};
 
@@ -141,6 +145,10 @@ struct Exercise<'a> {
     dead: Vec<SessionId>,
     /// Backends that are down, and since when nobody may try them.
     down: BTreeMap<Incarnation, Timestamp>,
+    /// Backends of which another worker was said to have an opinion.
+    advised: BTreeSet<Incarnation>,
+    config: Config,
+    pace: Bucket,
     accepted: u64,
     closed: u64,
 }
@@ -170,7 +178,11 @@ fn config(input: &mut Source<'_>) -> Config {
     keyed.max_sessions = if flags & 2 == 0 { 64 } else { 2 };
     keyed.allow_address = flags & 4 == 0;
     keyed.idle_timeout = (flags & 8 == 0).then_some(Duration::from_secs(60));
+    keyed.replay = flags & 32 != 0;
+    let three = NonZeroU32::new(3).expect("not zero");
+    keyed.per_source = (flags & 64 != 0).then(|| Sources::new(three));
     let mut plain = Listener::new("plain", None, PoolId(1));
+    plain.admission = (flags & 128 != 0).then(|| Bucket::new(three, three));
     if flags & 16 != 0 {
         plain.idle_timeout = Some(Duration::ZERO);
         plain.half_close_timeout = Duration::ZERO;
@@ -192,6 +204,9 @@ fn shape(input: &mut Source<'_>) -> (Policy, Failover) {
         connect_timeout: Duration::from_secs(if flags & 1 == 0 { 5 } else { 0 }),
         retries: [3, 0, 32, 1][usize::from(flags >> 1 & 3)],
         fall: [3, 1, 2, 1000][usize::from(flags >> 3 & 3)],
+        panic: [0, 0, 0, 60][usize::from(flags >> 5 & 3)],
+        max_ejected: if flags & 128 == 0 { 100 } else { 50 },
+        early_resets: flags & 1 != 0,
         ..Failover::default()
     };
     (policy, failover)
@@ -199,10 +214,11 @@ fn shape(input: &mut Source<'_>) -> (Policy, Failover) {
 
 impl<'a> Exercise<'a> {
     fn new(mut input: Source<'a>) -> Self {
-        let config = Arc::new(config(&mut input));
+        let config = config(&mut input);
         let shape = [shape(&mut input), shape(&mut input)];
         let now = Timestamp::from_millis(1000);
-        let engine = Engine::new(config, Arc::default(), input.byte().into(), now);
+        let seed = input.byte().into();
+        let engine = Engine::new(Arc::new(config.clone()), Arc::default(), seed, now);
         let mut exercise = Self {
             input,
             engine,
@@ -215,6 +231,9 @@ impl<'a> Exercise<'a> {
             live: BTreeMap::new(),
             dead: Vec::new(),
             down: BTreeMap::new(),
+            advised: BTreeSet::new(),
+            config,
+            pace: Bucket::new(NonZeroU32::MIN, NonZeroU32::MIN),
             accepted: 0,
             closed: 0,
         };
@@ -262,7 +281,7 @@ impl<'a> Exercise<'a> {
         match self.input.byte() % 16 {
             0 | 1 => self.accept(),
             2..5 => self.preread(),
-            5..11 => self.tell(),
+            5..11 => self.inform(),
             11 | 12 => self.expire(),
             13 => self.pass(),
             14 => self.change_roster(),
@@ -286,7 +305,8 @@ impl<'a> Exercise<'a> {
             }
             Err(shed) => {
                 let stopping = self.engine.is_stopping();
-                assert!(!may || stopping, "it was told to come, and then {shed:?}");
+                let known = !may || stopping || shed == Shed::PerSource;
+                assert!(known, "it was told to come, and then {shed:?}");
             }
         }
     }
@@ -316,7 +336,7 @@ impl<'a> Exercise<'a> {
     }
 
     /// Something is told of a session's sockets.
-    fn tell(&mut self) {
+    fn inform(&mut self) {
         let Some(session) = self.session() else {
             return;
         };
@@ -382,6 +402,7 @@ impl<'a> Exercise<'a> {
             }),
         };
         Report {
+            proven: self.input.0.len().is_multiple_of(3),
             forward: self.input.of(&[0, 0, 1, 8, 1 << 32]),
             back: self.input.of(&[0, 0, 1, 1 << 32]),
             ended,
@@ -433,7 +454,7 @@ impl<'a> Exercise<'a> {
             return;
         };
         let at = place % backends.len().max(1);
-        match what % 5 {
+        match what % 7 {
             0 if !backends.is_empty() => drop(backends.remove(at)),
             1 => {
                 let free = |id: &usize| backends.iter().all(|known| *known.id != *IDS[*id]);
@@ -446,6 +467,14 @@ impl<'a> Exercise<'a> {
                 match change {
                     2 => backend.draining = !backend.draining,
                     3 => backend.weight = 1 + u32::from(what % 3),
+                    4 => backend.down = !backend.down,
+                    5 => {
+                        let over = Duration::from_secs(1);
+                        let from = self.now;
+                        backend.ramp = (what & 8 == 0).then_some(Ramp { from, over });
+                        let bucket = Bucket::new(NonZeroU32::MIN, NonZeroU32::MIN);
+                        backend.admission = (what & 16 == 0).then_some(bucket);
+                    }
                     _ => {
                         // Another address, or none, is another life.
                         self.incarnations += 1;
@@ -472,9 +501,62 @@ impl<'a> Exercise<'a> {
                 self.engine.accept_failed(self.now, listener, fault);
             }
             // An old roster that comes late, and a look at the clock that is too early.
-            128..192 => self.engine.publish(self.now, Arc::default()),
+            128..144 => self.engine.publish(self.now, Arc::default()),
+            144..208 => self.tell(),
+            208..224 => self.advise(),
+            224..240 => self.reconfigure(),
             _ => self.engine.handle_timeout(Timestamp::ZERO),
         }
+    }
+}
+
+/// What a fleet does.
+impl Exercise<'_> {
+    fn some_backend(&mut self) -> Option<(PoolId, Incarnation)> {
+        let byte = usize::from(self.input.byte());
+        let pool = byte % self.pools.len();
+        let backends = &self.pools[pool];
+        let backend = backends.get(byte / 2 % backends.len().max(1))?;
+        Some((PoolId(pool as u32), backend.incarnation))
+    }
+
+    fn tell(&mut self) {
+        let how = self.input.byte();
+        let Some((_, backend)) = self.some_backend() else {
+            return;
+        };
+        let tell = Tell {
+            backend,
+            why: [Why::Down, Why::Maint, Why::Removed][usize::from(how % 3)],
+            how: [None, Some(TellHow::Close), Some(TellHow::Reset)][usize::from(how / 4 % 3)],
+            pace: self.pace.clone(),
+        };
+        self.engine.tell(self.now, &tell);
+    }
+
+    fn advise(&mut self) {
+        let up = self.input.byte().is_multiple_of(2);
+        let Some((pool, backend)) = self.some_backend() else {
+            return;
+        };
+        self.advised.insert(backend);
+        if up {
+            self.down.remove(&backend);
+        }
+        let change = if up { Change::Up } else { Change::Down };
+        self.engine.advise(self.now, pool, backend, change);
+    }
+
+    fn reconfigure(&mut self) {
+        let rules = &mut self.config.listeners;
+        let place = usize::from(self.input.byte()) % rules.len();
+        match &rules[place] {
+            Some(_) if rules.len() > 2 => rules[place] = None,
+            Some(known) if rules.len() < 4 => rules.push(Some(Arc::clone(known))),
+            _ => {}
+        }
+        self.engine
+            .reconfigure(self.now, Arc::new(self.config.clone()));
     }
 }
 
@@ -537,10 +619,12 @@ impl Exercise<'_> {
             Event::BackendDown { backend, .. } => {
                 let least = Passive::BACK_OFF_MIN * (100 - Passive::JITTER_PERCENT as u32) / 100;
                 let again = self.down.insert(backend, self.now + least);
-                assert_eq!(again, None, "{backend:?} is down already");
+                let known = again.is_some() && !self.advised.contains(&backend);
+                assert!(!known, "{backend:?} is down already");
             }
             Event::BackendUp { backend, .. } => {
-                assert!(self.down.remove(&backend).is_some(), "{backend:?} is up");
+                let down = self.down.remove(&backend).is_some();
+                assert!(down || self.advised.contains(&backend), "{backend:?} is up");
             }
             _ => {}
         }
@@ -552,12 +636,16 @@ impl Exercise<'_> {
             assert_eq!(Ok(to), ELSEWHERE.parse(), "an address of the unpack");
             return;
         };
+        let strict = self.shape[pool.index()].1.panic == 0;
         let pool = &self.pools[pool.index()];
         let known = pool.iter().find(|known| known.incarnation == backend);
         let known = known.expect("a backend of the pool");
         assert_eq!(known.address, Some(to), "its address");
         assert!(!known.draining, "{to} drains");
-        if let Some(since) = self.down.get(&backend) {
+        // In panic nobody's health is believed.
+        assert!(!known.down || !strict, "{to} is down, as the roster says");
+        let strict = strict && !self.advised.contains(&backend);
+        if let Some(since) = self.down.get(&backend).filter(|_| strict) {
             assert!(*since <= self.now, "{to} is down");
         }
     }
@@ -584,6 +672,9 @@ impl Exercise<'_> {
             Action::Abandon { attempt, .. } => {
                 assert!(seen.open && attempt == current, "{action}: it was not open");
                 (seen.open, seen.relaying) = (false, false);
+                // What one backend had of the preface, the next one has anew.
+                seen.passed[0] = 0;
+                seen.half_closed = [false; 2];
             }
             Action::Relay { attempt, .. } => {
                 assert!(seen.open && attempt == current, "{action}: it is not open");

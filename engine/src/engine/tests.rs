@@ -1,19 +1,26 @@
 //! The engine as a driver sees it: inputs in, actions and events out.
 
 use super::*;
-use crate::api::{Close, Closed, Standing};
+use crate::api::{Close, Closed, Shed, Standing};
 use crate::balance::Policy;
 use crate::config::{Failover, Limits, Listener};
-use crate::ids::{Incarnation, PoolId};
+use crate::health::Blame;
+use crate::ids::{Incarnation, ListenerId, PoolId};
 use crate::roster::{Backend, Pool};
 use crate::unpack::{Fixed, Key};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
+use core::net::SocketAddr;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use std::collections::BTreeMap;
 
 const LISTENER: ListenerId = ListenerId(0);
+const BLAME: Blame = Blame {
+    fall: Failover::FALL,
+    ejection: Failover::EJECTION,
+    may_eject: true,
+};
 /// A frame of the test protocol: eight bytes, of which the first four are the key.
 const FRAME: &[u8; 8] = b"key0body";
 
@@ -284,13 +291,7 @@ fn one_key_has_one_backend() {
             assert_eq!(owner, chosen, "key {key} in round {round}");
         }
     }
-    assert_eq!(
-        owners
-            .values()
-            .collect::<std::collections::BTreeSet<_>>()
-            .len(),
-        3
-    );
+    assert_eq!(owners.values().collect::<BTreeSet<_>>().len(), 3);
 }
 
 #[test]
@@ -1345,7 +1346,7 @@ fn a_backend_that_was_tried_or_is_down_is_nowhere_else_to_go() {
     let mut rng = Rng::new(1);
     let now = rig.now;
     for _ in 0..Failover::FALL {
-        rig.engine.pools[0].health[second].failed(now, Failover::FALL, &mut rng);
+        rig.engine.pools[0].health[second].failed(now, BLAME, &mut rng);
     }
     assert!(
         !rig.engine.has_other(rig.now, fresh.index()),
@@ -1405,7 +1406,7 @@ fn an_old_attempt_does_not_speak_for_the_trial() {
     let mut rng = Rng::new(1);
     let now = rig.now;
     for _ in 0..Failover::FALL {
-        rig.engine.pools[0].health[slot].failed(now, Failover::FALL, &mut rng);
+        rig.engine.pools[0].health[slot].failed(now, BLAME, &mut rng);
     }
     rig.pass(Passive::BACK_OFF_MIN * 2);
     let trial = rig.accept();

@@ -26,6 +26,14 @@ fn bounds(strikes: u32) -> (Duration, Duration) {
     )
 }
 
+fn rules(fall: u32) -> Blame {
+    Blame {
+        fall,
+        ejection: Passive::BACK_OFF_MIN,
+        may_eject: true,
+    }
+}
+
 #[test]
 fn one_failure_less_than_fall_does_nothing_and_fall_takes_it_down() {
     for fall in [1, 2, 3, 10] {
@@ -33,11 +41,14 @@ fn one_failure_less_than_fall_does_nothing_and_fall_takes_it_down() {
         let mut passive = Passive::new();
         let now = Timestamp::from_millis(5);
         for _ in 1..fall {
-            assert_eq!(passive.failed(now, fall, &mut rng), None);
+            assert_eq!(passive.failed(now, rules(fall), &mut rng), None);
             assert!(passive.eligible(now) && !passive.is_down());
             assert_eq!(passive.retry_at(), None);
         }
-        assert_eq!(passive.failed(now, fall, &mut rng), Some(Change::Down));
+        assert_eq!(
+            passive.failed(now, rules(fall), &mut rng),
+            Some(Change::Down)
+        );
         assert!(!passive.eligible(now) && passive.is_down());
         assert!(passive.retry_at() > Some(now));
     }
@@ -49,7 +60,7 @@ fn only_failures_in_a_row_count() {
     let mut passive = Passive::new();
     for _ in 0..10 {
         for _ in 1..FALL {
-            assert_eq!(passive.failed(Timestamp::ZERO, FALL, &mut rng), None);
+            assert_eq!(passive.failed(Timestamp::ZERO, rules(FALL), &mut rng), None);
         }
         // A cancel is no success: it does not interrupt the row, nor does it lengthen it.
         passive.cancelled(Timestamp::ZERO);
@@ -82,20 +93,20 @@ fn every_transition_is_as_the_table_says() {
 
     // An attempt that began before the backend went down must not double the strikes.
     let mut passive = down(2, until);
-    assert_eq!(passive.failed(now, FALL, &mut Rng::new(1)), None);
+    assert_eq!(passive.failed(now, rules(FALL), &mut Rng::new(1)), None);
     assert_eq!(passive.state, down(2, until).state);
     passive.cancelled(now);
     assert_eq!(passive.state, down(2, until).state);
     // Nor is it new when the back-off is over but nobody has tried.
     let mut passive = down(2, past);
-    assert_eq!(passive.failed(now, FALL, &mut Rng::new(1)), None);
+    assert_eq!(passive.failed(now, rules(FALL), &mut Rng::new(1)), None);
     assert_eq!(passive.state, down(2, past).state);
     // But if it succeeds after all, the backend is up, with a clean slate.
     assert_eq!(passive.succeeded(), Some(Change::Up));
     assert_eq!(passive.state, Passive::new().state);
 
     let mut passive = in_trial(2);
-    assert_eq!(passive.failed(now, FALL, &mut Rng::new(1)), None);
+    assert_eq!(passive.failed(now, rules(FALL), &mut Rng::new(1)), None);
     let State::Down {
         until: next,
         strikes,
@@ -135,7 +146,9 @@ fn the_back_off_doubles_to_its_cap_and_spreads_over_its_jitter() {
     ] {
         let mut rng = Rng::new(9);
         let plain = Duration::from_secs(seconds);
-        let drawn: std::vec::Vec<_> = (0..1000).map(|_| back_off(strikes, &mut rng)).collect();
+        let drawn: std::vec::Vec<_> = (0..1000)
+            .map(|_| back_off(strikes, Passive::BACK_OFF_MIN, &mut rng))
+            .collect();
         let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
         assert!(*least >= plain * 8 / 10 && *least < plain * 81 / 100);
         assert!(*most <= plain * 12 / 10 && *most > plain * 119 / 100);
@@ -144,7 +157,7 @@ fn the_back_off_doubles_to_its_cap_and_spreads_over_its_jitter() {
 
 #[test]
 fn the_back_off_is_a_function_of_the_seed() {
-    let draw = |seed| back_off(4, &mut Rng::new(seed));
+    let draw = |seed| back_off(4, Passive::BACK_OFF_MIN, &mut Rng::new(seed));
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
 }
@@ -190,7 +203,7 @@ impl World {
         let change = match step {
             Step::Succeed(_) => self.passive.succeeded(),
             _ if self.exact && !trial && self.passive.is_down() => return,
-            Step::Fail(_) => self.passive.failed(self.now, FALL, &mut self.rng),
+            Step::Fail(_) => self.passive.failed(self.now, rules(FALL), &mut self.rng),
             _ => {
                 self.passive.cancelled(self.now);
                 None
@@ -270,4 +283,35 @@ proptest! {
         let (_, longest) = bounds(u32::MAX);
         prop_assert!(world.passive.eligible(world.now + longest));
     }
+}
+
+#[test]
+fn a_pool_that_can_spare_nobody_ejects_nobody() {
+    let mut passive = Passive::new();
+    let mut rng = Rng::new(1);
+    let spared = Blame {
+        may_eject: false,
+        ..rules(2)
+    };
+    for _ in 0..10 {
+        assert_eq!(passive.failed(Timestamp::ZERO, spared, &mut rng), None);
+    }
+    assert!(!passive.is_down());
+    let change = passive.failed(Timestamp::ZERO, rules(2), &mut rng);
+    assert_eq!(change, Some(Change::Down), "the row has gone on");
+}
+
+#[test]
+fn the_first_back_off_is_as_configured() {
+    let mut rng = Rng::new(1);
+    for millis in [10, 500, 30_000] {
+        let ejection = Duration::from_millis(millis);
+        let drawn = back_off(1, ejection, &mut rng);
+        assert!(
+            drawn >= ejection * 4 / 5 && drawn <= ejection * 6 / 5,
+            "{drawn:?}"
+        );
+    }
+    let long = back_off(1, Duration::MAX, &mut rng);
+    assert!(long <= Passive::BACK_OFF_MAX * 6 / 5);
 }

@@ -437,6 +437,12 @@ impl Io for LinuxIo {
         socket.map_or(0, sys::unacknowledged)
     }
 
+    fn waiting(&mut self, session: SessionId) -> bool {
+        let entry = self.sessions.get(session);
+        let socket = entry.and_then(|entry| entry.socket(Side::Client));
+        socket.is_some_and(socket::has_unread)
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
         let Some(entry) = self.sessions.get_mut(session) else {
             return;

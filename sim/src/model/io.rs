@@ -465,6 +465,11 @@ impl Io for ModelIo {
         bytes
     }
 
+    fn waiting(&mut self, session: SessionId) -> bool {
+        let sock = self.sock(session, Side::Client);
+        sock.is_some_and(|sock| self.kernel.borrow().unread(sock) > 0)
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
         let sock = self
             .entry(session)

@@ -304,6 +304,12 @@ impl Socket {
         pin!(self.stream().writable()).poll(&mut cx).is_ready()
     }
 
+    /// Whether bytes came that were not read.
+    pub(super) fn has_unread(&mut self) -> bool {
+        self.pump();
+        !self.inbox.is_empty()
+    }
+
     pub(super) fn take_error(&mut self) -> Option<Fault> {
         if let Err(fault) = self.connected() {
             return Some(fault);

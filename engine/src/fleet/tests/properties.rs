@@ -136,7 +136,7 @@ fn drain(fleet: &mut Fleet, model: &mut Model) {
     }
     for backend in fleet.view().iter().flat_map(|pool| &pool.backends) {
         let known = model.known.get(&backend.id).copied();
-        let fresh = !known.is_some_and(|it| it.incarnation == backend.incarnation);
+        let fresh = known.is_none_or(|it| it.incarnation != backend.incarnation);
         if fresh {
             assert!(model.lives.insert(backend.incarnation), "a life of its own");
             let known = Known {

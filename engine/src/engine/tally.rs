@@ -1,0 +1,162 @@
+//! What is counted, and what one can see.
+
+use alloc::collections::BTreeMap;
+use slab::Slab;
+
+use super::Engine;
+use super::listeners::ListenerState;
+use crate::api::{Closed, Fault, Report};
+use crate::ids::Incarnation;
+use crate::roster::Roster;
+use crate::session::{Session, SessionView};
+use crate::stats::{BackendStats, LastedStats, Stats};
+
+/// Counters of backends, found by their place.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    slots: Slab<(Incarnation, BackendStats)>,
+    places: BTreeMap<Incarnation, usize>,
+}
+
+impl Tallies {
+    /// The place of a backend.
+    pub(super) fn place(&mut self, backend: Incarnation) -> usize {
+        let slots = &mut self.slots;
+        *self
+            .places
+            .entry(backend)
+            .or_insert_with(|| slots.insert((backend, BackendStats::default())))
+    }
+
+    pub(super) fn at(&mut self, place: usize) -> &mut BackendStats {
+        &mut self.slots[place].1
+    }
+
+    pub(super) fn of(&mut self, backend: Incarnation) -> &mut BackendStats {
+        let place = self.place(backend);
+        self.at(place)
+    }
+
+    /// A session's relay moved bytes.
+    pub(super) fn moved(&mut self, session: &Session, report: &Report) {
+        if let Some(place) = session.tally {
+            let stats = &mut self.slots[place].1;
+            stats.forward += report.forward;
+            stats.back += report.back;
+        }
+    }
+
+    /// Forgets backends that nobody can ask about any more: not in the roster, and without a session.
+    pub(super) fn forget(&mut self, roster: &Roster) {
+        let backends = roster.pools.iter().flat_map(|pool| pool.backends());
+        let known: alloc::collections::BTreeSet<_> = backends.map(|it| it.incarnation).collect();
+        let slots = &mut self.slots;
+        self.places.retain(|backend, &mut place| {
+            let stays = known.contains(backend) || slots[place].1.live > 0;
+            if !stays {
+                slots.remove(place);
+            }
+            stays
+        });
+    }
+}
+
+impl ListenerState {
+    /// A session's relay moved bytes.
+    pub(super) fn moved(&mut self, report: &Report) {
+        self.stats.forward += report.forward;
+        self.stats.back += report.back;
+    }
+
+    /// A session ended.
+    pub(super) fn closed(&mut self, closed: &Closed) {
+        *self.stats.closed.entry(closed.reason.name()).or_default() += 1;
+        self.stats.skipped += closed.skipped;
+        self.stats.lasted.add(closed.lasted);
+    }
+}
+
+impl LastedStats {
+    fn add(&mut self, lasted: core::time::Duration) {
+        let within = |bound: &u64| lasted.as_nanos() <= u128::from(*bound) * 1_000_000;
+        let place = Self::BOUNDS.iter().position(within);
+        self.counts[place.unwrap_or(Self::BOUNDS.len())] += 1;
+        self.nanos += lasted.as_nanos();
+    }
+}
+
+impl Engine {
+    /// A session was given to a backend.
+    pub(super) fn join(&mut self, index: usize, backend: Incarnation) {
+        let place = self.tallies.place(backend);
+        let session = &mut self.sessions[index];
+        session.tally = Some(place);
+        let again = session.attempts > 1;
+        let stats = self.tallies.at(place);
+        stats.attempts += 1;
+        stats.live += 1;
+        stats.redispatched += u64::from(again);
+    }
+
+    /// A session has left its backend, which failed it.
+    pub(super) fn failed_at(&mut self, index: usize, fault: Fault) {
+        let session = &mut self.sessions[index];
+        let taken = session.forward > 0;
+        if let Some(place) = session.tally.take() {
+            let stats = self.tallies.at(place);
+            stats.live -= 1;
+            *stats.failed.entry(fault.name()).or_default() += 1;
+            stats.replayed += u64::from(taken);
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn part(&mut self, session: &Session) {
+        let Some(place) = session.tally else {
+            return;
+        };
+        self.tallies.at(place).live -= 1;
+        let last = self.tallies.at(place).live == 0;
+        let backend = session.backend.as_ref();
+        let gone = || backend.is_none_or(|it| self.is_unknown(session.pool, it));
+        if last && gone() {
+            let roster = alloc::sync::Arc::clone(&self.roster);
+            self.tallies.forget(&roster);
+        }
+    }
+
+    fn is_unknown(&self, pool: crate::ids::PoolId, backend: &crate::roster::Backend) -> bool {
+        self.is_unfit(pool, backend) == Some(super::choose::Unfit::Gone)
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        let listeners = self.listeners.iter().map(|state| {
+            let mut stats = state.stats.clone();
+            stats.live = state.live as u64;
+            stats
+        });
+        let backends = self.tallies.slots.iter();
+        Stats {
+            listeners: listeners.collect(),
+            backends: backends.map(|(_, it)| it.clone()).collect(),
+        }
+    }
+
+    /// The live sessions, in no particular order.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
+        self.sessions.iter().map(|(_, session)| SessionView {
+            session: session.id,
+            listener: session.listener,
+            peer: session.peer,
+            pool: session.pool,
+            phase: session.phase,
+            backend: session.backend.as_deref(),
+            key: session.key.as_ref(),
+            forward: session.forward,
+            back: session.back,
+            accepted: session.accepted,
+            active: session.active,
+        })
+    }
+}

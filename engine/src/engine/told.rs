@@ -1,0 +1,167 @@
+//! Sessions whose backend went away are told to go: at a rate, so that they do not all come back at once.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Engine;
+use crate::api::{Close, CloseReason, Event, Fault, Tell, TellHow, Why};
+use crate::health::{Change, Passive};
+use crate::ids::{Incarnation, PoolId};
+use crate::session::Phase;
+use crate::time::{Duration, Timestamp};
+
+impl Engine {
+    /// The sessions of a backend are to go. One that is not known has none.
+    ///
+    /// Those that are not established go elsewhere at once. Of the others, each takes its turn from [`Tell::pace`].
+    pub fn tell(&mut self, now: Timestamp, tell: &Tell) {
+        self.leave_at_once(now, tell.backend);
+        let Some(how) = tell.how else {
+            return;
+        };
+        let of_backend = |session: &crate::session::Session| {
+            session.phase == Phase::Relaying
+                && session.established
+                && session.tell_at == Timestamp::NEVER
+                && session.backend.as_ref().map(|it| it.incarnation) == Some(tell.backend)
+        };
+        let sessions = self.sessions.iter();
+        let mut whose: Vec<usize> = sessions
+            .filter(|(_, session)| of_backend(session))
+            .map(|(index, _)| index)
+            .collect();
+        if whose.is_empty() {
+            return;
+        }
+        if tell.why == Why::Down {
+            self.told.insert(tell.backend);
+        }
+        // In no order that anybody could rely on: not the oldest first, nor one listener's.
+        for place in (1..whose.len()).rev() {
+            whose.swap(place, self.rng.below(place as u64 + 1) as usize);
+        }
+        let nanos = u64::try_from(tell.pace.interval().as_nanos()).unwrap_or(u64::MAX);
+        for index in whose {
+            let jitter = Duration::from_nanos(self.rng.below(nanos.saturating_mul(2)));
+            let turn = if cfg!(tlb_planted = "told-all-at-once") {
+                now
+            } else {
+                tell.pace.reserve(now) + jitter
+            };
+            let session = &mut self.sessions[index];
+            session.tell_at = turn;
+            session.told = Some((tell.why, how));
+            self.rearm(index);
+        }
+    }
+
+    /// Sessions that connect to that backend, or wait for their turn at it, go elsewhere.
+    fn leave_at_once(&mut self, now: Timestamp, backend: Incarnation) {
+        for index in self.connecting(|it| it.incarnation == backend) {
+            self.cancel(now, index);
+            self.leave(index, Fault::Unreachable);
+            self.retry(now, index, Fault::Unreachable);
+            self.rearm(index);
+        }
+        for index in self.waiting_turn(|it| it == backend) {
+            self.attempt(now, index);
+            self.rearm(index);
+        }
+    }
+
+    /// Sessions that were told to go because their backend is down stay if it is up again.
+    pub(super) fn forgive(&mut self) {
+        if self.told.is_empty() {
+            return;
+        }
+        let roster = Arc::clone(&self.roster);
+        let backends = roster.pools.iter().flat_map(|pool| pool.backends());
+        let up = backends.filter(|it| !it.down && self.told.contains(&it.incarnation));
+        let up: Vec<Incarnation> = up.map(|it| it.incarnation).collect();
+        if cfg!(tlb_planted = "told-after-up-again") {
+            return;
+        }
+        for backend in up {
+            self.told.remove(&backend);
+            for (_, session) in &mut self.sessions {
+                let told = matches!(session.told, Some((Why::Down, _)));
+                if told && session.backend.as_ref().map(|it| it.incarnation) == Some(backend) {
+                    session.tell_at = Timestamp::NEVER;
+                    session.told = None;
+                }
+            }
+        }
+    }
+
+    /// It is a session's turn to go.
+    pub(super) fn told_session(&mut self, now: Timestamp, index: usize) {
+        let session = &mut self.sessions[index];
+        session.tell_at = Timestamp::NEVER;
+        let Some((why, how)) = session.told.take() else {
+            return;
+        };
+        if session.phase != Phase::Relaying {
+            return;
+        }
+        let reason = match why {
+            Why::Down => CloseReason::BackendDown,
+            Why::Maint => CloseReason::BackendMaint,
+            Why::Removed => CloseReason::BackendRemoved,
+        };
+        let how = match how {
+            TellHow::Close => self.honest_end(now, index),
+            TellHow::Reset => Close::Reset,
+        };
+        self.begin_wind(now, index, reason, how);
+    }
+
+    /// Another worker's passive health changed its mind about a backend: this engine's follows, as far as
+    /// [`Failover::max_ejected`](crate::config::Failover::max_ejected) lets it.
+    pub fn advise(&mut self, now: Timestamp, pool: PoolId, backend: Incarnation, change: Change) {
+        let Some(known) = self.roster.pool(pool).cloned() else {
+            return;
+        };
+        let slot = known
+            .backends()
+            .iter()
+            .position(|it| it.incarnation == backend);
+        let Some(slot) = slot else {
+            return;
+        };
+        let may = self.pools[pool.index()].standing.may_eject(&known.failover);
+        let mut rng = self.rng.split();
+        let passive = &mut self.pools[pool.index()].health[slot];
+        match change {
+            Change::Up => *passive = Passive::new(),
+            Change::Down if passive.is_down() || !may => return,
+            Change::Down => passive.eject(now, known.failover.ejection, &mut rng),
+        }
+        self.judge_pool(pool);
+        if change == Change::Down {
+            self.leave_backend(now, backend, Fault::Unreachable);
+        }
+        self.check_all();
+    }
+
+    /// A backend reset a session before it had sent it a byte.
+    pub(super) fn early_reset(&mut self, now: Timestamp, index: usize) {
+        let failover = self.failover(index);
+        if !failover.early_resets {
+            return;
+        }
+        let session = &self.sessions[index];
+        let (pool, backend) = (
+            session.pool,
+            session.backend.as_ref().map(|it| it.incarnation),
+        );
+        let change = self.blame(now, index, &failover);
+        if let (Some(Change::Down), Some(backend)) = (change, backend) {
+            self.events.push_back(Event::BackendDown {
+                pool,
+                backend,
+                fault: Fault::Reset,
+            });
+            self.leave_backend(now, backend, Fault::Reset);
+        }
+    }
+}
