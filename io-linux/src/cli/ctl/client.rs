@@ -134,19 +134,26 @@ pub(super) fn ask(target: &Target, request: &Request) -> Result<Answer, Unreacha
         .enable_all()
         .build()
         .map_err(|error| unreachable("cannot begin to connect to", error))?;
-    runtime.block_on(async {
-        let host = match target {
-            Target::Unix(_) => "localhost",
-            Target::Tcp(authority) => authority,
-        };
-        let connect = within(CONNECT_TIMEOUT, connect(target));
-        let stream = connect
-            .await
-            .map_err(|error| unreachable("cannot connect to", error))?;
-        within(ANSWER_TIMEOUT, converse(stream, host, request))
-            .await
-            .map_err(|error| unreachable("no answer from", error))
-    })
+    let no_connection = |error| unreachable("cannot connect to", error);
+    let answer = runtime.block_on(async {
+        Ok(match target {
+            Target::Unix(path) => {
+                let connect = UnixStream::connect(path);
+                let stream = within(CONNECT_TIMEOUT, connect)
+                    .await
+                    .map_err(no_connection)?;
+                within(ANSWER_TIMEOUT, converse(stream, "localhost", request)).await
+            }
+            Target::Tcp(authority) => {
+                let connect = TcpStream::connect(authority);
+                let stream = within(CONNECT_TIMEOUT, connect)
+                    .await
+                    .map_err(no_connection)?;
+                within(ANSWER_TIMEOUT, converse(stream, authority, request)).await
+            }
+        })
+    })?;
+    answer.map_err(|error| unreachable("no answer from", error))
 }
 
 /// A future's result, or that it took too long.
@@ -158,18 +165,12 @@ async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>)
     time::timeout(limit, future).await.unwrap_or_else(late)
 }
 
-/// Both kinds of connection.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn connect(target: &Target) -> io::Result<Box<dyn Stream>> {
-    Ok(match target {
-        Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        Target::Tcp(authority) => Box::new(TcpStream::connect(authority).await?),
-    })
-}
-
-async fn converse(stream: Box<dyn Stream>, host: &str, request: &Request) -> io::Result<Answer> {
+/// One request and its answer.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    host: &str,
+    request: &Request,
+) -> io::Result<Answer> {
     let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(cause)?;

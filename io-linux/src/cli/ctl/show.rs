@@ -226,7 +226,7 @@ fn or_none(text: Option<&String>) -> String {
     text.map_or(NONE, String::as_str).to_owned()
 }
 
-/// Bytes, to three digits or more: `999`, `9.8k`, `1024k`, `10M`, in powers of 1024.
+/// Bytes in powers of 1024, cut to two digits or to whole units: `1023`, `9.8k`, `10M`.
 fn size(bytes: u64) -> String {
     let mut unit = 1_u64;
     for name in ["", "k", "M", "G", "T"] {
