@@ -1,10 +1,13 @@
 //! What every request passes before it is answered: its origin, its token, its body.
 
+use std::error::Error;
+
 use axum::body::{self, Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::LengthLimitError;
 use subtle::ConstantTimeEq as _;
 use tokio::time;
 
@@ -31,22 +34,17 @@ impl Gate {
         self.token.is_some()
     }
 
-    /// Whether the request may be answered, and if not, what it gets.
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Response> {
+    /// What the request gets if it may not be answered.
+    fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
         // Browsers set it, programs do not. Without this, any web page that an operator opens could command a tlb on
         // the operator's loopback.
         if headers.contains_key(header::ORIGIN) {
             let text = "requests of web pages are not answered";
-            return Err(Failure::new(StatusCode::FORBIDDEN, text).into_response());
+            return Some(Failure::new(StatusCode::FORBIDDEN, text).into_response());
         }
-        let Some(token) = &self.token else {
-            return Ok(());
-        };
-        if OPEN.contains(&path) {
-            return Ok(());
-        }
+        let token = self.token.as_ref().filter(|_| !OPEN.contains(&path))?;
         let (text, challenge) = match presented(headers) {
-            Some(shown) if bool::from(shown.as_bytes().ct_eq(token.as_bytes())) => return Ok(()),
+            Some(shown) if bool::from(shown.as_bytes().ct_eq(token.as_bytes())) => return None,
             Some(_) => (
                 "this is not the token",
                 r#"Bearer realm="tlb", error="invalid_token""#,
@@ -57,11 +55,10 @@ impl Gate {
             ),
         };
         let mut response = Failure::new(StatusCode::UNAUTHORIZED, text).into_response();
-        response.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        );
-        Err(response)
+        let challenge = HeaderValue::from_static(challenge);
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+        Some(response)
     }
 
     /// Reads the body and throws it away: nothing needs one, and a connection can be used again only when it is read.
@@ -93,12 +90,9 @@ impl Gate {
 /// Lets a request through, or answers it.
 pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let refused = match gate.check(parts.uri.path(), &parts.headers) {
-        Err(response) => Some(response),
-        Ok(()) => match gate.swallow(body).await {
-            Err(failure) => Some(failure.into_response()),
-            Ok(()) => None,
-        },
+    let refused = match gate.refusal(parts.uri.path(), &parts.headers) {
+        None => gate.swallow(body).await.err().map(Failure::into_response),
+        refusal => refusal,
     };
     if let Some(mut response) = refused {
         // There may be a body that nobody is going to read.
@@ -127,6 +121,7 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether reading a body ended because it is too long.
 fn is_length(error: &axum::Error) -> bool {
-    std::error::Error::source(error)
-        .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
+    error
+        .source()
+        .is_some_and(<dyn Error>::is::<LengthLimitError>)
 }

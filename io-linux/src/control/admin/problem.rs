@@ -53,20 +53,20 @@ impl From<Refusal> for Failure {
 pub(super) enum Always {
     /// The request is malformed.
     #[response(status = 400)]
-    Malformed(#[to_schema] Problem),
+    Malformed(Problem),
     /// No token, or a wrong one. Only if a token is configured.
     #[response(status = 401)]
-    Unauthorized(#[to_schema] Problem),
+    Unauthorized(Problem),
     /// The request was made by a web page: it has an `Origin` header.
     #[response(status = 403)]
-    FromAPage(#[to_schema] Problem),
+    FromAPage(Problem),
     /// The request's body did not come in time.
     #[response(status = 408)]
-    Slow(#[to_schema] Problem),
+    Slow(Problem),
     /// The request's body has more than 64 KiB.
     #[response(status = 413)]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     /// tlb is stopping, or too busy to answer.
     #[response(status = 503)]
-    Unavailable(#[to_schema] Problem),
+    Unavailable(Problem),
 }
