@@ -11,6 +11,7 @@ use tlb_engine::stats::{BackendStats, LastedStats, ListenerStats};
 
 use super::view::{BackendView, FleetStats, Metrics};
 
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,8 @@ const STATES: [State; 6] = [
 /// Writes all of it.
 pub(super) fn render(metrics: &Metrics) -> String {
     let mut text = Text::default();
-    process(&mut text, metrics);
+    whole(&mut text, metrics);
+    process::render(&mut text);
     listeners(&mut text, &metrics.listeners);
     pools(&mut text, metrics);
     backends(&mut text, metrics);
@@ -38,7 +40,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
 }
 
 /// What concerns the process as a whole.
-fn process(text: &mut Text, metrics: &Metrics) {
+fn whole(text: &mut Text, metrics: &Metrics) {
     text.family("tlb_build_info", GAUGE, "The version that runs; always 1.");
     text.sample("", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     text.one(
