@@ -16,8 +16,10 @@ use crate::server::Server;
 
 mod args;
 mod check;
+mod ctl;
 
-/// It cannot listen where the configuration says: `EX_UNAVAILABLE` of sysexits.h.
+/// It cannot listen where the configuration says, or `tlb ctl` gets no answer from a tlb: `EX_UNAVAILABLE` of
+/// sysexits.h.
 pub const EXIT_UNAVAILABLE: u8 = 69;
 /// The configuration is wrong or cannot be read: `EX_CONFIG` of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
@@ -57,6 +59,7 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
             Ok(settings) => checked(&check.config.path, &settings),
             Err(code) => code,
         },
+        Command::Ctl(asked) => ctl::main(&asked),
         Command::Demo => demo::main(),
     }
 }

@@ -2,5 +2,7 @@
 //! backends, resolves names, reloads the configuration and answers the admin API. No byte of a session passes it, and
 //! no worker waits for it.
 
+pub(crate) mod admin;
 pub(crate) mod command;
+mod metrics;
 pub mod view;

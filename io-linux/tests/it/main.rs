@@ -3,6 +3,7 @@
 mod affinity;
 mod config;
 mod conformance;
+mod ctl;
 mod failover;
 mod harness;
 mod iperf3;
