@@ -48,8 +48,10 @@ use self::report::Report;
 use self::tree::Syntax;
 use crate::registry::UnpackRegistry;
 
+mod admin;
 mod diagnostic;
 mod framing;
+mod health;
 mod json;
 mod listeners;
 mod original;
@@ -183,13 +185,22 @@ pub enum Expect {
     Regex(regex::bytes::Regex),
 }
 
-/// The admin API.
-#[derive(Clone, Debug)]
+/// The admin API. Its token is not shown in what `Debug` writes.
+#[derive(Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Where it listens.
     pub bind: AdminBind,
     /// What clients must present as `Authorization: Bearer ...`; `None` only on a unix socket or a loopback address.
     pub token: Option<Box<str>>,
+}
+
+impl fmt::Debug for AdminSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminSettings")
+            .field("bind", &self.bind)
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .finish()
+    }
 }
 
 /// Where the admin API listens.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tlb_engine::config::Limits;
 use tlb_engine::drive::Mode;
 
+use super::admin;
 use super::diagnostic::quote;
 use super::framing::{self, Framings};
 use super::listeners::{self, Known};
@@ -56,6 +57,10 @@ pub(super) fn read(
             .error(&node.span, "no listener")
             .help("add a [[listener]] with name, bind and pool");
     }
+    let admin = table.take("admin");
+    let admin = admin.and_then(|node| admin::read(node, &listeners, report));
+    let session_log = table.take("session-log");
+    let session_log = session_log.and_then(|node| admin::session_log(node, report));
     table.finish(report);
     unused(&framings, &pools, report);
     let largest = listeners
@@ -80,8 +85,8 @@ pub(super) fn read(
         listeners,
         pools: pools.into_iter().map(|draft| draft.settings).collect(),
         limits,
-        admin: None,
-        session_log: None,
+        admin,
+        session_log,
         warnings: Vec::new(),
     })
 }
