@@ -1,0 +1,209 @@
+//! A session as one line.
+
+use std::fmt::{self, Display, Write};
+
+use jiff::{Timestamp, fmt::strtime};
+use serde::{Serialize, Serializer};
+use tlb_engine::api::{CloseReason, Closed, Fault};
+
+use crate::config_file::SessionLogFormat;
+use crate::journal::Key;
+use crate::names::Names;
+
+/// Room for a line of the usual length.
+const USUAL: usize = 512;
+
+/// The line of a session that ended at `ended`, with a newline at its end and none within.
+pub(super) fn line(
+    format: SessionLogFormat,
+    closed: &Closed,
+    names: &Names,
+    ended: Timestamp,
+) -> Vec<u8> {
+    let mut line = Vec::with_capacity(USUAL);
+    match format {
+        SessionLogFormat::Json => {
+            let record = Record::new(closed, names, ended);
+            serde_json::to_writer(&mut line, &record).expect("a record is JSON");
+        }
+        SessionLogFormat::Haproxy => {
+            let text = TcpLog {
+                closed,
+                names,
+                ended,
+            };
+            line.extend_from_slice(text.to_string().as_bytes());
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+/// The JSON form. What there is not is `null`, so that every line has the same fields.
+#[derive(Serialize)]
+struct Record<'r> {
+    /// When the session ended: RFC 3339, UTC.
+    time: String,
+    session: Shown<'r>,
+    listener: &'r str,
+    client: Shown<'r>,
+    reason: &'static str,
+    pool: &'r str,
+    backend: Option<&'r str>,
+    address: Option<Shown<'r>>,
+    key: Option<String>,
+    bytes_forward: u64,
+    bytes_return: u64,
+    bytes_skipped: u64,
+    attempts: u8,
+    seconds: f64,
+}
+
+impl<'r> Record<'r> {
+    fn new(closed: &'r Closed, names: &'r Names, ended: Timestamp) -> Self {
+        Self {
+            time: format!("{ended:.3}"),
+            session: Shown(&closed.session),
+            listener: names.listener(closed.listener),
+            client: Shown(&closed.peer),
+            reason: closed.reason.name(),
+            pool: names.pool_of(closed.listener, closed.backend),
+            backend: closed.backend.map(|backend| names.backend(backend)),
+            address: closed.to.as_ref().map(|to| Shown(to)),
+            key: closed.key.as_deref().map(|key| Key(key).to_string()),
+            bytes_forward: closed.forward,
+            bytes_return: closed.back,
+            bytes_skipped: closed.skipped,
+            attempts: closed.attempts,
+            seconds: closed.lasted.as_micros() as f64 / 1e6,
+        }
+    }
+}
+
+/// A string of what shows itself.
+struct Shown<'s>(&'s dyn Display);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+/// The form of HAProxy's `option tcplog`, without the tag that syslog puts before it:
+///
+/// ```text
+/// client:port [accepted] listener pool/backend -1/-1/ms bytes state 0/0/0/0/retries 0/0 {key}
+/// ```
+///
+/// The date is in UTC. The times in a queue and until the connect are not measured (-1), counts of
+/// concurrent connections and queues not kept (0). The bytes are those that the client took. A
+/// session without a backend has `<NOSRV>`, one to an address that its unpack named has the
+/// address. The key, if there is one, follows at the end, as HAProxy writes what it captures.
+struct TcpLog<'l> {
+    closed: &'l Closed,
+    names: &'l Names,
+    ended: Timestamp,
+}
+
+impl Display for TcpLog<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            closed,
+            names,
+            ended,
+        } = self;
+        let lasted = closed.lasted.as_millis();
+        let accepted = ended
+            .checked_sub(closed.lasted)
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        // Only a date beyond the calendar has no form.
+        let date = strtime::format("%d/%b/%Y:%H:%M:%S%.3f", accepted).map_err(|_| fmt::Error)?;
+        write!(f, "{} [{date}] ", closed.peer)?;
+        escaped(f, names.listener(closed.listener))?;
+        f.write_char(' ')?;
+        escaped(f, names.pool_of(closed.listener, closed.backend))?;
+        f.write_char('/')?;
+        match (closed.backend, closed.to) {
+            (Some(backend), _) => escaped(f, names.backend(backend))?,
+            (None, Some(to)) => write!(f, "{to}")?,
+            (None, None) => f.write_str("<NOSRV>")?,
+        }
+        let state = state(closed);
+        let retries = closed.attempts.saturating_sub(1);
+        write!(
+            f,
+            " -1/-1/{lasted} {} {state} 0/0/0/0/{retries} 0/0",
+            closed.back
+        )?;
+        if let Some(key) = &closed.key {
+            f.write_str(" {")?;
+            escaped(f, &Key(key).to_string())?;
+            f.write_char('}')?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes text so that it is one word: as HAProxy does, `#` and two hex digits for each byte that
+/// would part words.
+fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !b"#/{}\"".contains(&byte) {
+            f.write_char(char::from(byte))?;
+        } else {
+            write!(f, "#{byte:02X}")?;
+        }
+    }
+    Ok(())
+}
+
+/// HAProxy's two letters for how a session ended: who was the cause, and what it was in the middle
+/// of.
+///
+/// | reason | state |
+/// |---|---|
+/// | completed | `--` |
+/// | client-reset, client-broken | `CR` in preread, `CC` while connecting, `CD` later |
+/// | client-left | `CR` |
+/// | backend-reset, backend-broken | `SD` |
+/// | preread-timeout | `cR` |
+/// | preread-limit, rejected | `PR` |
+/// | preread-memory | `RR` |
+/// | no-backend, connect-failed | `SC`, for an attempt that timed out `sC` |
+/// | retry-budget | `PC` |
+/// | local-fault | `RC` |
+/// | idle-timeout | `cD` |
+/// | half-close-timeout | `sD` |
+/// | backend-down | `DD` |
+/// | shutdown, backend-maint, backend-removed | `KR`, `KC` or `KD` |
+fn state(closed: &Closed) -> String {
+    // Bytes pass only once a backend is there.
+    let phase = if closed.attempts == 0 {
+        'R'
+    } else if closed.forward == 0 && closed.back == 0 {
+        'C'
+    } else {
+        'D'
+    };
+    let fixed = match closed.reason {
+        CloseReason::Completed => "--",
+        CloseReason::ClientBroken(_) => return format!("C{phase}"),
+        CloseReason::ClientLeft => "CR",
+        CloseReason::BackendBroken(_) => "SD",
+        CloseReason::PrereadTimeout => "cR",
+        CloseReason::PrereadLimit | CloseReason::Rejected(_) => "PR",
+        CloseReason::PrereadMemory => "RR",
+        CloseReason::ConnectFailed(Fault::TimedOut) => "sC",
+        CloseReason::NoBackend | CloseReason::ConnectFailed(_) => "SC",
+        CloseReason::RetryBudget => "PC",
+        CloseReason::LocalFault(_) => "RC",
+        CloseReason::IdleTimeout => "cD",
+        CloseReason::HalfCloseTimeout => "sD",
+        CloseReason::BackendDown => "DD",
+        CloseReason::Shutdown | CloseReason::BackendMaint | CloseReason::BackendRemoved => {
+            return format!("K{phase}");
+        }
+        _ => return format!("I{phase}"),
+    };
+    fixed.to_owned()
+}
