@@ -84,9 +84,9 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Through what relays move their bytes.
     pub relay: Mode,
-    /// The listeners: at least one.
+    /// The listeners: at least one, unless there is an API, which can bring some.
     pub listeners: Vec<ListenerSettings>,
-    /// The pools, by [`PoolId`](tlb_engine::ids::PoolId): at least one.
+    /// The pools, by [`PoolId`](tlb_engine::ids::PoolId): at least one if there is a listener.
     pub pools: Vec<PoolSettings>,
     /// Limits that are not a listener's own.
     pub limits: Limits,
@@ -320,7 +320,7 @@ impl Settings {
     }
 
     /// Checks a text. `name` is the file's, which decides between TOML and JSON and is shown in
-    /// errors.
+    /// errors. The file of a token, if one is named, is read too.
     ///
     /// # Errors
     /// As [`Settings::load`], as far as it concerns the text.

@@ -44,7 +44,12 @@ pub(super) fn read(
     });
     let pool_list = table.take("pool");
     let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
-    let listener_list = table.need("listener", "a [[listener]] with name, bind and pool");
+    // With an API, listeners may come by a reload.
+    let listener_list = if table.take("admin").is_some() {
+        table.take("listener")
+    } else {
+        table.need("listener", "a [[listener]] with name, bind and pool")
+    };
     let mut known = Known {
         framings: &mut framings,
         pools: &mut pools,

@@ -64,12 +64,8 @@ impl Drop for Token {
 
 #[test]
 fn a_fleet_with_probes_and_an_api_works_as_it_stands() {
-    // A file of pools and an API alone lacks only where clients come in.
-    let text = format!(
-        "[[listener]]\nname = 'devices'\nbind = '127.0.0.1:8011'\nunpack = 'u'\npool = 'stations'\n\
-         [unpack.u]\nkind = 'fixed'\nsize = 8\nkey = {{ offset = 0 }}\n{FLEET}"
-    );
-    let settings = parse("tlb.toml", &text);
+    let settings = parse("tlb.toml", FLEET);
+    assert!(settings.listeners.is_empty(), "{settings:?}");
     let [pool] = &settings.pools[..] else {
         panic!("{settings:?}")
     };
@@ -92,7 +88,18 @@ fn a_fleet_with_probes_and_an_api_works_as_it_stands() {
     let address = "127.0.0.1:16061".parse().expect("an address");
     assert_eq!(admin.bind, AdminBind::Tcp(address));
     assert_eq!(admin.token, None);
-    assert_eq!(settings.warnings.len(), 0, "{:?}", settings.warnings);
+    let [warning] = &settings.warnings[..] else {
+        panic!("{:?}", settings.warnings)
+    };
+    assert_eq!(warning.message(), "no listener uses the pool `stations`");
+
+    // With a listener, there is nothing to warn of.
+    let text = format!(
+        "[[listener]]\nname = 'devices'\nbind = '127.0.0.1:8011'\nunpack = 'u'\npool = 'stations'\n\
+         [unpack.u]\nkind = 'fixed'\nsize = 8\nkey = {{ offset = 0 }}\n{FLEET}"
+    );
+    let settings = parse("tlb.toml", &text);
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
 }
 
 #[test]
