@@ -23,6 +23,11 @@
 //!   { id = "a", address = "127.0.0.11:7001", weight = 2 },
 //!   { id = "b", address = "127.0.0.12:7001" },
 //! ]
+//! health = { kind = "send-expect", send = "PING\r\n", expect = "+PONG" }
+//! on-down = { sessions = "close", rate = 1000 }
+//!
+//! [admin]
+//! bind = "127.0.0.1:16061"
 //! ```
 //!
 //! # Reference

@@ -134,7 +134,11 @@ fn mode(text: &str) -> Result<u32, Problem> {
 /// The token, from the file itself or from the one that it names. `Err` if it is wrong, which is
 /// noted.
 fn token(table: &Table<'_>, report: &mut Report<'_>) -> Result<Option<Box<str>>, ()> {
-    let (node, text) = match (table.take("token"), table.take("token-file")) {
+    let given = table.take("token");
+    if let Some(node) = given {
+        report.hide(&node.span);
+    }
+    let (node, text) = match (given, table.take("token-file")) {
         (None, None) => return Ok(None),
         (Some(first), Some(second)) => {
             report
@@ -152,7 +156,6 @@ fn token(table: &Table<'_>, report: &mut Report<'_>) -> Result<Option<Box<str>>,
         }
         (None, Some(node)) => (node, read_token(node, report).ok_or(())?),
     };
-    // The text of a secret must not get into a message.
     let message = if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         "a token with blanks or other than printable ASCII"
     } else if text.len() < TOKEN.0 {

@@ -98,7 +98,7 @@ fn schedule(table: &mut Table<'_>, report: &mut Report<'_>) -> ProbeConfig {
     if timeout > interval {
         let (shown, within) = (
             ShowDuration(timeout),
-            ShowDuration(interval + (fast_interval + timeout) * fall),
+            ShowDuration(interval + timeout + (fast_interval + timeout) * (fall - 1)),
         );
         report
             .warning(
@@ -330,7 +330,13 @@ pub(super) fn share(node: &Node, report: &mut Report<'_>) -> Option<u32> {
         reader::wrong_kind(node, "a percentage", report).help(format!("write it as \"{number}%\""));
         return None;
     }
-    let percent = reader::parsed(node, "\"50%\"", values::percent, report)?;
+    let percent = |text: &str| {
+        values::percent(text).map_err(|problem| Problem {
+            help: "write a whole number and `%`, as in \"50%\"".to_owned(),
+            ..problem
+        })
+    };
+    let percent = reader::parsed(node, "\"50%\"", percent, report)?;
     if percent > 100 {
         reader::out_of_range(node, report).help("write \"0%\" to \"100%\"");
         return None;

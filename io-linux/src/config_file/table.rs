@@ -190,7 +190,7 @@ pub(super) static KINDS: [&Kind; 16] = [
 ];
 
 /// What other load balancers say, and what is said here: the first that the table knows is meant.
-static SYNONYMS: [(&[&str], &[&str]); 15] = [
+static SYNONYMS: [(&[&str], &[&str]); 16] = [
     (
         &[
             "upstream",
@@ -261,6 +261,7 @@ static SYNONYMS: [(&[&str], &[&str]); 15] = [
     (&["api", "management", "control", "stats"], &["admin"]),
     (&["access-log", "accesslog", "log"], &["session-log"]),
     (&["uri"], &["path"]),
+    (&["path", "file", "output"], &["to"]),
     (
         &["minconns", "panic", "healthy-panic-threshold"],
         &["panic-threshold"],

@@ -158,24 +158,7 @@ fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 }
 
 /// HAProxy's two letters for how a session ended: who was the cause, and what it was in the middle
-/// of.
-///
-/// | reason | state |
-/// |---|---|
-/// | completed | `--` |
-/// | client-reset, client-broken | `CR` in preread, `CC` while connecting, `CD` later |
-/// | client-left | `CR` |
-/// | backend-reset, backend-broken | `SD` |
-/// | preread-timeout | `cR` |
-/// | preread-limit, rejected | `PR` |
-/// | preread-memory | `RR` |
-/// | no-backend, connect-failed | `SC`, for an attempt that timed out `sC` |
-/// | retry-budget | `PC` |
-/// | local-fault | `RC` |
-/// | idle-timeout | `cD` |
-/// | half-close-timeout | `sD` |
-/// | backend-down | `DD` |
-/// | shutdown, backend-maint, backend-removed | `KR`, `KC` or `KD` |
+/// of. The reference of the configuration has them as a table.
 fn state(closed: &Closed) -> String {
     // Bytes pass only once a backend is there.
     let phase = if closed.attempts == 0 {
