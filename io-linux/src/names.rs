@@ -1,6 +1,7 @@
 //! What the configuration calls the listeners, pools and backends that the engine knows by number.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use tlb_engine::config::Config;
 use tlb_engine::ids::{Incarnation, ListenerId, PoolId};
@@ -8,30 +9,36 @@ use tlb_engine::roster::Roster;
 
 /// Backends that left whose names are kept, for their sessions outlive them.
 const DEPARTED: usize = 1024;
-/// What has no name, because it left long ago.
-const UNKNOWN: &str = "?";
 
-/// Names by number. Each worker has its own.
-#[derive(Debug, Default)]
+/// Names by number. Each worker has its own; a name that leaves the worker is shared, not copied.
+#[derive(Debug)]
 pub(crate) struct Names {
     /// Those that were removed included.
-    listeners: Vec<Option<(Box<str>, PoolId)>>,
-    pools: Vec<Box<str>>,
+    listeners: Vec<Option<(Arc<str>, PoolId)>>,
+    pools: Vec<Arc<str>>,
     backends: HashMap<Incarnation, Named>,
     /// In the order in which they left.
     departed: VecDeque<Incarnation>,
+    /// The name of what has none, because it left long ago.
+    unknown: Arc<str>,
 }
 
 #[derive(Debug)]
 struct Named {
-    id: Box<str>,
+    id: Arc<str>,
     pool: PoolId,
 }
 
 impl Names {
     /// Those of a configuration and a roster.
     pub(crate) fn new(config: &Config, roster: &Roster) -> Self {
-        let mut names = Self::default();
+        let mut names = Self {
+            listeners: Vec::new(),
+            pools: Vec::new(),
+            backends: HashMap::new(),
+            departed: VecDeque::new(),
+            unknown: "?".into(),
+        };
         names.learn_config(config);
         names.learn_roster(roster);
         names
@@ -43,7 +50,7 @@ impl Names {
         self.listeners.resize(most, None);
         for (known, listener) in self.listeners.iter_mut().zip(&config.listeners) {
             if let Some(listener) = listener {
-                *known = Some((listener.name.clone(), listener.pool));
+                *known = Some((Arc::from(&*listener.name), listener.pool));
             }
         }
     }
@@ -51,7 +58,8 @@ impl Names {
     /// Learns those of a new roster. Of the backends that are not in it, the last that left are
     /// still known.
     pub(crate) fn learn_roster(&mut self, roster: &Roster) {
-        self.pools = roster.pools.iter().map(|pool| pool.name.clone()).collect();
+        let pools = roster.pools.iter();
+        self.pools = pools.map(|pool| Arc::from(&*pool.name)).collect();
         let mut present = HashSet::new();
         for (pool, number) in roster.pools.iter().zip(0..) {
             for backend in pool.backends() {
@@ -59,7 +67,7 @@ impl Names {
                 self.backends
                     .entry(backend.incarnation)
                     .or_insert_with(|| Named {
-                        id: backend.id.clone(),
+                        id: Arc::from(&*backend.id),
                         pool: PoolId(number),
                     });
             }
@@ -77,37 +85,35 @@ impl Names {
     }
 
     /// A listener's.
-    pub(crate) fn listener(&self, id: ListenerId) -> &str {
+    pub(crate) fn listener(&self, id: ListenerId) -> &Arc<str> {
         let listener = self.listeners.get(id.index()).and_then(Option::as_ref);
-        listener.map_or(UNKNOWN, |(name, _)| name)
+        listener.map_or(&self.unknown, |(name, _)| name)
     }
 
     /// A pool's.
-    pub(crate) fn pool(&self, id: PoolId) -> &str {
-        self.pools.get(id.index()).map_or(UNKNOWN, |name| name)
+    pub(crate) fn pool(&self, id: PoolId) -> &Arc<str> {
+        self.pools.get(id.index()).unwrap_or(&self.unknown)
     }
 
     /// A backend's.
-    pub(crate) fn backend(&self, backend: Incarnation) -> &str {
+    pub(crate) fn backend(&self, backend: Incarnation) -> &Arc<str> {
         let named = self.backends.get(&backend);
-        named.map_or(UNKNOWN, |named| &named.id)
+        named.map_or(&self.unknown, |named| &named.id)
     }
 
     /// That of the pool of a session: its backend's, or without one its listener's.
-    pub(crate) fn pool_of(&self, listener: ListenerId, backend: Option<Incarnation>) -> &str {
+    pub(crate) fn pool_of(&self, listener: ListenerId, backend: Option<Incarnation>) -> &Arc<str> {
         let of_backend = backend.and_then(|backend| self.backends.get(&backend));
         let of_listener = || self.listeners.get(listener.index())?.as_ref();
         let pool = of_backend
             .map(|named| named.pool)
             .or_else(|| of_listener().map(|(_, pool)| *pool));
-        pool.map_or(UNKNOWN, |pool| self.pool(pool))
+        pool.map_or(&self.unknown, |pool| self.pool(pool))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tlb_engine::balance::Policy;
     use tlb_engine::config::{Failover, Limits, Listener};
     use tlb_engine::roster::{Backend, Pool};
@@ -142,12 +148,12 @@ mod tests {
             names.learn_roster(&roster([2]));
         }
         let (listener, gone) = (ListenerId(0), Incarnation(1));
-        assert_eq!(names.listener(listener), "l");
-        assert_eq!(names.backend(gone), "b1");
-        assert_eq!(names.pool_of(listener, Some(gone)), "p");
-        assert_eq!(names.pool_of(listener, None), "p");
-        assert_eq!(names.backend(Incarnation(9)), "?");
-        assert_eq!(names.pool_of(ListenerId(9), None), "?");
+        assert_eq!(&**names.listener(listener), "l");
+        assert_eq!(&**names.backend(gone), "b1");
+        assert_eq!(&**names.pool_of(listener, Some(gone)), "p");
+        assert_eq!(&**names.pool_of(listener, None), "p");
+        assert_eq!(&**names.backend(Incarnation(9)), "?");
+        assert_eq!(&**names.pool_of(ListenerId(9), None), "?");
     }
 
     #[test]
@@ -157,8 +163,8 @@ mod tests {
         names.learn_roster(&roster([most]));
         names.learn_roster(&roster([]));
         assert_eq!(names.backends.len(), DEPARTED);
-        assert_eq!(names.backend(Incarnation(0)), "?");
-        assert_eq!(names.backend(Incarnation(most)), format!("b{most}"));
+        assert_eq!(&**names.backend(Incarnation(0)), "?");
+        assert_eq!(&**names.backend(Incarnation(most)), format!("b{most}"));
         names.learn_roster(&roster([1]));
         assert_eq!(names.departed.len(), DEPARTED - 1);
     }

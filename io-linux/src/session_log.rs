@@ -1,8 +1,8 @@
 //! The session log: one line for each session that ended.
 //!
-//! Workers format lines and leave them in a bounded queue; a thread of its own writes them out. A
-//! worker never waits: where the queue is full, or the line cannot be written, it is dropped and
-//! counted.
+//! Workers leave what they know of a session in a bounded queue; a thread of its own makes lines of
+//! it and writes them out. A worker never waits: where the queue is full, or the line cannot be
+//! written, it is dropped and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tlb_engine::api::Closed;
 
+use self::line::Ended;
 use self::writer::Writer;
 use crate::config_file::{SessionLogFormat, SessionLogSettings, SessionLogTarget};
 use crate::names::Names;
@@ -27,7 +28,7 @@ mod line;
 mod tests;
 mod writer;
 
-/// Most lines that wait to be written, of about half a KiB each.
+/// Most sessions that wait to be written, of about a quarter of a KiB each.
 const QUEUE: usize = 16_384;
 /// Permissions of a new file: clients' addresses and keys are not for everyone.
 const MODE: u32 = 0o640;
@@ -35,15 +36,15 @@ const MODE: u32 = 0o640;
 /// Where workers leave their lines. A clone leaves them in the same queue.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionLog {
-    format: SessionLogFormat,
-    lines: SyncSender<Message>,
+    queue: SyncSender<Message>,
     shared: Arc<Shared>,
 }
 
 /// What waits in the queue.
+#[derive(Debug)]
 enum Message {
-    /// A line, with the newline at its end.
-    Line(Vec<u8>),
+    /// A session that is to have its line. Boxed, for the queue has room for all from the start.
+    Session(Box<Ended>),
     /// [`Shared::reopen`] is set.
     Wake,
 }
@@ -76,10 +77,10 @@ impl SessionLog {
         format: SessionLogFormat,
         queue: usize,
     ) -> io::Result<(Self, SessionLogThread)> {
-        let (lines, queued) = mpsc::sync_channel(queue);
+        let (queue, queued) = mpsc::sync_channel(queue);
         let (ended, end) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared::default());
-        let writer = Writer::new(file, path, Arc::clone(&shared));
+        let writer = Writer::new(file, path, format, Arc::clone(&shared));
         thread::Builder::new()
             .name("session-log".to_owned())
             .spawn(move || {
@@ -87,18 +88,14 @@ impl SessionLog {
                 // Nobody may be waiting any more.
                 let _ = ended.send(());
             })?;
-        let log = Self {
-            format,
-            lines,
-            shared,
-        };
+        let log = Self { queue, shared };
         Ok((log, SessionLogThread { end }))
     }
 
     /// Leaves the line of a session that ends now. Never waits.
     pub(crate) fn write(&self, closed: &Closed, names: &Names) {
-        let line = line::line(self.format, closed, names, Timestamp::now());
-        if self.lines.try_send(Message::Line(line)).is_err() {
+        let ended = Box::new(Ended::new(closed, names, Timestamp::now()));
+        if self.queue.try_send(Message::Session(ended)).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -113,7 +110,7 @@ impl SessionLog {
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         // If the queue is full, the thread has something to do anyway, and sees the flag.
-        let _ = self.lines.try_send(Message::Wake);
+        let _ = self.queue.try_send(Message::Wake);
     }
 }
 

@@ -1,6 +1,8 @@
 //! A session as one line.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write as _};
+use std::sync::Arc;
 
 use jiff::{Timestamp, fmt::strtime};
 use serde::{Serialize, Serializer};
@@ -10,33 +12,39 @@ use crate::config_file::SessionLogFormat;
 use crate::journal::Key;
 use crate::names::Names;
 
-/// Room for a line of the usual length.
-const USUAL: usize = 512;
+/// A session that ended, with the names that it had: what a worker hands over.
+#[derive(Debug)]
+pub(super) struct Ended {
+    closed: Closed,
+    at: Timestamp,
+    listener: Arc<str>,
+    pool: Arc<str>,
+    backend: Option<Arc<str>>,
+}
 
-/// The line of a session that ended at `ended`, with a newline at its end and none within.
-pub(super) fn line(
-    format: SessionLogFormat,
-    closed: &Closed,
-    names: &Names,
-    ended: Timestamp,
-) -> Vec<u8> {
-    let mut line = Vec::with_capacity(USUAL);
-    match format {
-        SessionLogFormat::Json => {
-            let record = Record::new(closed, names, ended);
-            serde_json::to_writer(&mut line, &record).expect("a record is JSON");
-        }
-        SessionLogFormat::Haproxy => {
-            let text = TcpLog {
-                closed,
-                names,
-                ended,
-            };
-            line.extend_from_slice(text.to_string().as_bytes());
+impl Ended {
+    pub(super) fn new(closed: &Closed, names: &Names, at: Timestamp) -> Self {
+        let backend = closed.backend.map(|backend| names.backend(backend));
+        Self {
+            at,
+            listener: Arc::clone(names.listener(closed.listener)),
+            pool: Arc::clone(names.pool_of(closed.listener, closed.backend)),
+            backend: backend.map(Arc::clone),
+            closed: closed.clone(),
         }
     }
+}
+
+/// Adds the line of a session, with a newline at its end and none within.
+pub(super) fn add(line: &mut Vec<u8>, format: SessionLogFormat, ended: &Ended) {
+    // Writing to memory does not fail, and a record is JSON.
+    let _ = match format {
+        SessionLogFormat::Json => {
+            serde_json::to_writer(&mut *line, &Record::new(ended)).map_err(io::Error::from)
+        }
+        SessionLogFormat::Haproxy => write!(line, "{}", TcpLog(ended)),
+    };
     line.push(b'\n');
-    line
 }
 
 /// The JSON form. What there is not is `null`, so that every line has the same fields.
@@ -60,15 +68,16 @@ struct Record<'r> {
 }
 
 impl<'r> Record<'r> {
-    fn new(closed: &'r Closed, names: &'r Names, ended: Timestamp) -> Self {
+    fn new(ended: &'r Ended) -> Self {
+        let closed = &ended.closed;
         Self {
-            time: format!("{ended:.3}"),
+            time: format!("{:.3}", ended.at),
             session: Shown(&closed.session),
-            listener: names.listener(closed.listener),
+            listener: &ended.listener,
             client: Shown(&closed.peer),
             reason: closed.reason.name(),
-            pool: names.pool_of(closed.listener, closed.backend),
-            backend: closed.backend.map(|backend| names.backend(backend)),
+            pool: &ended.pool,
+            backend: ended.backend.as_deref(),
             address: closed.to.as_ref().map(|to| Shown(to)),
             key: closed.key.as_deref().map(|key| Key(key).to_string()),
             bytes_forward: closed.forward,
@@ -99,32 +108,30 @@ impl Serialize for Shown<'_> {
 /// concurrent connections and queues not kept (0). The bytes are those that the client took. A
 /// session without a backend has `<NOSRV>`, one to an address that its unpack named has the
 /// address. The key, if there is one, follows at the end, as HAProxy writes what it captures.
-struct TcpLog<'l> {
-    closed: &'l Closed,
-    names: &'l Names,
-    ended: Timestamp,
-}
+struct TcpLog<'l>(&'l Ended);
 
 impl Display for TcpLog<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
+        let Ended {
             closed,
-            names,
-            ended,
-        } = self;
+            at,
+            listener,
+            pool,
+            backend,
+        } = self.0;
         let lasted = closed.lasted.as_millis();
-        let accepted = ended
+        let accepted = at
             .checked_sub(closed.lasted)
             .unwrap_or(Timestamp::UNIX_EPOCH);
         // Only a date beyond the calendar has no form.
         let date = strtime::format("%d/%b/%Y:%H:%M:%S%.3f", accepted).map_err(|_| fmt::Error)?;
         write!(f, "{} [{date}] ", closed.peer)?;
-        escaped(f, names.listener(closed.listener))?;
+        escaped(f, listener)?;
         f.write_char(' ')?;
-        escaped(f, names.pool_of(closed.listener, closed.backend))?;
+        escaped(f, pool)?;
         f.write_char('/')?;
-        match (closed.backend, closed.to) {
-            (Some(backend), _) => escaped(f, names.backend(backend))?,
+        match (backend, closed.to) {
+            (Some(backend), _) => escaped(f, backend)?,
             (None, Some(to)) => write!(f, "{to}")?,
             (None, None) => f.write_str("<NOSRV>")?,
         }

@@ -77,7 +77,9 @@ fn early(reason: CloseReason) -> Closed {
 
 fn shown(format: SessionLogFormat, closed: &Closed, names: &Names) -> String {
     let ended = "2026-02-03T04:05:06.789Z".parse().expect("a time");
-    String::from_utf8(line::line(format, closed, names, ended)).expect("text")
+    let mut line = Vec::new();
+    line::add(&mut line, format, &Ended::new(closed, names, ended));
+    String::from_utf8(line).expect("text")
 }
 
 #[test]

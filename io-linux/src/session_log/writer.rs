@@ -9,7 +9,9 @@ use std::sync::mpsc::Receiver;
 
 use tracing::{info, warn};
 
+use super::line;
 use super::{Message, Shared, append_to};
+use crate::config_file::SessionLogFormat;
 
 /// Bytes that are written in one go, or a line more.
 const BATCH: usize = 64 * 1024;
@@ -20,6 +22,7 @@ pub(super) struct Writer {
     file: File,
     /// What to open anew; `None` for standard output.
     path: Option<Box<Path>>,
+    format: SessionLogFormat,
     shared: Arc<Shared>,
     /// Whether the last thing written was the beginning of a line whose end could not be.
     torn: bool,
@@ -28,10 +31,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: File, path: Option<Box<Path>>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        file: File,
+        path: Option<Box<Path>>,
+        format: SessionLogFormat,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             file,
             path,
+            format,
             shared,
             torn: false,
             failing: None,
@@ -42,10 +51,10 @@ impl Writer {
     pub(super) fn run(mut self, queued: &Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         while let Ok(first) = queued.recv() {
-            add(&mut batch, first);
+            self.add(&mut batch, &first);
             while batch.len() < BATCH {
                 let Ok(next) = queued.try_recv() else { break };
-                add(&mut batch, next);
+                self.add(&mut batch, &next);
             }
             if self.shared.reopen.swap(false, Ordering::Acquire) {
                 self.reopen();
@@ -114,10 +123,10 @@ impl Writer {
             }
         }
     }
-}
 
-fn add(batch: &mut Vec<u8>, message: Message) {
-    if let Message::Line(line) = message {
-        batch.extend_from_slice(&line);
+    fn add(&self, batch: &mut Vec<u8>, message: &Message) {
+        if let Message::Session(ended) = message {
+            line::add(batch, self.format, ended);
+        }
     }
 }
