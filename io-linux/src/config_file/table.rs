@@ -262,10 +262,7 @@ static SYNONYMS: [(&[&str], &[&str]); 16] = [
     (&["access-log", "accesslog", "log"], &["session-log"]),
     (&["uri"], &["path"]),
     (&["path", "file", "output"], &["to"]),
-    (
-        &["minconns", "panic", "healthy-panic-threshold"],
-        &["panic-threshold"],
-    ),
+    (&["panic", "healthy-panic-threshold"], &["panic-threshold"]),
 ];
 
 /// How many single edits make `b` of `a`, swapped neighbours counting as one.
