@@ -21,6 +21,9 @@ const BACKENDS_MAX: usize = 200;
 pub(crate) fn load(path: &str) -> Result<Template, String> {
     let settings = Settings::load(Path::new(path), &UnpackRegistry::default());
     let settings = settings.map_err(|errors| errors.to_string())?;
+    if settings.listeners.is_empty() {
+        return Err(format!("{path}: no listener, and so nothing to simulate"));
+    }
     let pools = settings.pools.iter().enumerate();
     let backends: Vec<_> = pools
         .flat_map(|(number, pool)| {
