@@ -23,6 +23,11 @@
 //!   { id = "a", address = "127.0.0.11:7001", weight = 2 },
 //!   { id = "b", address = "127.0.0.12:7001" },
 //! ]
+//! health = { kind = "send-expect", send = "PING\r\n", expect = "+PONG" }
+//! on-down = { sessions = "close", rate = 1000 }
+//!
+//! [admin]
+//! bind = "127.0.0.1:16061"
 //! ```
 //!
 //! # Reference
@@ -48,8 +53,10 @@ use self::report::Report;
 use self::tree::Syntax;
 use crate::registry::UnpackRegistry;
 
+mod admin;
 mod diagnostic;
 mod framing;
+mod health;
 mod json;
 mod listeners;
 mod original;
@@ -82,9 +89,9 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Through what relays move their bytes.
     pub relay: Mode,
-    /// The listeners: at least one.
+    /// The listeners: at least one, unless there is an API, which can bring some.
     pub listeners: Vec<ListenerSettings>,
-    /// The pools, by [`PoolId`](tlb_engine::ids::PoolId): at least one.
+    /// The pools, by [`PoolId`](tlb_engine::ids::PoolId): at least one if there is a listener.
     pub pools: Vec<PoolSettings>,
     /// Limits that are not a listener's own.
     pub limits: Limits,
@@ -183,13 +190,22 @@ pub enum Expect {
     Regex(regex::bytes::Regex),
 }
 
-/// The admin API.
-#[derive(Clone, Debug)]
+/// The admin API. Its token is not shown in what `Debug` writes.
+#[derive(Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Where it listens.
     pub bind: AdminBind,
     /// What clients must present as `Authorization: Bearer ...`; `None` only on a unix socket or a loopback address.
     pub token: Option<Box<str>>,
+}
+
+impl fmt::Debug for AdminSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminSettings")
+            .field("bind", &self.bind)
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .finish()
+    }
 }
 
 /// Where the admin API listens.
@@ -309,7 +325,7 @@ impl Settings {
     }
 
     /// Checks a text. `name` is the file's, which decides between TOML and JSON and is shown in
-    /// errors.
+    /// errors. The file of a token, if one is named, is read too.
     ///
     /// # Errors
     /// As [`Settings::load`], as far as it concerns the text.

@@ -1,46 +1,42 @@
 //! Facts as lines of the log.
 
-use std::collections::HashMap;
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
 use tlb_engine::api::{CloseReason, Closed, Event};
 use tlb_engine::config::Config;
-use tlb_engine::ids::{Incarnation, ListenerId, PoolId};
 use tlb_engine::roster::Roster;
 use tracing::field::display;
 use tracing::{Level, debug, enabled, event, info, warn};
 
-/// What a worker needs to name things as the configuration does.
+use crate::names::Names;
+
+/// Where a worker writes down what happens.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    config: Arc<Config>,
-    roster: Arc<Roster>,
-    backends: HashMap<Incarnation, Box<str>>,
+    names: Names,
 }
 
 impl Journal {
     /// One for the sessions of `config`.
-    pub(crate) fn new(config: Arc<Config>, roster: &Arc<Roster>) -> Self {
-        let mut journal = Self {
-            config,
-            roster: Arc::clone(roster),
-            backends: HashMap::new(),
-        };
-        journal.learn(roster);
-        journal
+    pub(crate) fn new(config: &Config, roster: &Roster) -> Self {
+        Self {
+            names: Names::new(config, roster),
+        }
     }
 
-    /// Learns the names of a new roster. Those of the last one are still known, as sessions outlive
-    /// rosters.
-    pub(crate) fn learn(&mut self, roster: &Arc<Roster>) {
-        let last = std::mem::replace(&mut self.roster, Arc::clone(roster));
-        self.backends = [&last, roster]
-            .into_iter()
-            .flat_map(|roster| &roster.pools)
-            .flat_map(|pool| pool.backends())
-            .map(|backend| (backend.incarnation, backend.id.clone()))
-            .collect();
+    /// Learns the names of a new roster.
+    pub(crate) fn learn(&mut self, roster: &Roster) {
+        self.names.learn_roster(roster);
+    }
+
+    /// Learns the names of a new configuration.
+    pub(crate) fn reconfigure(&mut self, config: &Config) {
+        self.names.learn_config(config);
+    }
+
+    /// What things are called, for the session log.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Writes one.
@@ -53,7 +49,7 @@ impl Journal {
                 backend,
                 fault,
             } => {
-                let backend = backend.map(|backend| display(self.backend(backend)));
+                let backend = backend.map(|backend| display(self.names.backend(backend)));
                 debug!(%session, attempt, backend, %fault, "connect failed");
             }
             Event::BackendDown {
@@ -61,15 +57,15 @@ impl Journal {
                 backend,
                 fault,
             } => {
-                let (pool, backend) = (self.pool(*pool), self.backend(*backend));
+                let (pool, backend) = (self.names.pool(*pool), self.names.backend(*backend));
                 warn!(%pool, %backend, %fault, "backend down");
             }
             Event::BackendUp { pool, backend } => {
-                let (pool, backend) = (self.pool(*pool), self.backend(*backend));
+                let (pool, backend) = (self.names.pool(*pool), self.names.backend(*backend));
                 info!(%pool, %backend, "backend up");
             }
             Event::AcceptPaused { listener, fault } => {
-                warn!(listener = %self.listener(*listener), %fault, "accepting paused");
+                warn!(listener = %self.names.listener(*listener), %fault, "accepting paused");
             }
             _ => {}
         }
@@ -84,9 +80,9 @@ impl Journal {
                         $level,
                         reason = %closed.reason.name(),
                         detail = detail(closed.reason),
-                        listener = %self.listener(closed.listener),
+                        listener = %self.names.listener(closed.listener),
                         client = %closed.peer,
-                        backend = closed.backend.map(|backend| display(self.backend(backend))),
+                        backend = closed.backend.map(|backend| display(self.names.backend(backend))),
                         to = closed.to.map(display),
                         key = closed.key.as_deref().map(Key).map(display),
                         forward = closed.forward,
@@ -105,22 +101,6 @@ impl Journal {
             _ => write_at!(Level::INFO),
         }
     }
-
-    fn listener(&self, id: ListenerId) -> &str {
-        self.config
-            .listeners
-            .get(id.index())
-            .and_then(Option::as_ref)
-            .map_or("?", |listener| &listener.name)
-    }
-
-    fn pool(&self, id: PoolId) -> &str {
-        self.roster.pool(id).map_or("?", |pool| &pool.name)
-    }
-
-    fn backend(&self, incarnation: Incarnation) -> &str {
-        self.backends.get(&incarnation).map_or("?", |id| id)
-    }
 }
 
 /// What a reason says beyond its name.
@@ -137,7 +117,7 @@ fn detail(reason: CloseReason) -> Option<String> {
 
 /// A key as one word: as it is if it is printable, else in hex with `0x` before it.
 #[derive(Clone, Copy, Debug)]
-struct Key<'k>(&'k [u8]);
+pub(crate) struct Key<'k>(pub(crate) &'k [u8]);
 
 impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -234,7 +234,7 @@ impl Share<'_> {
         let io = LinuxIo::new(poll.registry().try_clone()?, self.sockets, self.pipes)?;
         let config = Arc::new(limits::share(self.settings, self.number, self.count));
         let roster = directory.roster();
-        let journal = Journal::new(Arc::clone(&config), roster);
+        let journal = Journal::new(&config, roster);
         let engine = Engine::new(config, Arc::clone(roster), seed(), clock.now());
         let driver = Driver::new(engine, io, self.settings.relay);
         Ok((Worker::new(poll, control, driver, clock, journal), remote))

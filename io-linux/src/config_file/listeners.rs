@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +88,7 @@ pub(super) fn read(
 }
 
 /// Whether the kernel refuses to listen on both. `[::]` takes IPv4 clients too.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     if a.port() != b.port() || a.port() == 0 {
         return false;
     }
@@ -141,6 +142,12 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
     let user_timeout = table.get("user-timeout", None, report, |node, report| {
         reader::duration_or_off(node, USER_TIMEOUTS, report)
     });
+    let admission = table.get("admission", None, report, |node, report| {
+        reader::admission(node, report).map(Some)
+    });
+    let per_source = table.get("max-sessions-per-source", None, report, |node, report| {
+        reader::integer(node, 1..=100_000_000, report).map(NonZeroU32::new)
+    });
     table.finish(report);
     name?;
     Some(Draft {
@@ -149,8 +156,8 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
             engine,
             keepalive,
             user_timeout,
-            admission: None,
-            per_source: None,
+            admission,
+            per_source,
         },
         name_span: name_node?.span.clone(),
         bind_span: bind_node?.span.clone(),
@@ -181,6 +188,7 @@ fn limits(engine: &mut Listener, table: &mut Table<'_>, report: &mut Report<'_>)
         report,
         |node, report| reader::integer(node, 1..=100_000_000, report),
     );
+    engine.replay = table.get("replay-first-frame", false, report, reader::boolean);
     engine.allow_address = table.get("allow-address", false, report, reader::boolean);
 }
 

@@ -2,19 +2,27 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tlb_engine::balance::{Policy, PolicyError};
 use tlb_engine::config::Failover;
 use tlb_engine::fleet::OnDown;
+use tlb_engine::health::Passive;
 
 use super::diagnostic::{count, quote};
+use super::health;
 use super::reader;
 use super::report::{Report, Span};
 use super::table::{BACKEND, POOL, Table};
 use super::tree::{Node, Value};
 use super::values;
 use super::{Address, BackendSettings, PoolSettings};
+
+const SLOW_STARTS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(86_400);
+/// The longest is what the back-off of a backend that keeps failing is cut to.
+const EJECTIONS: RangeInclusive<Duration> = Duration::from_millis(1)..=Passive::BACK_OFF_MAX;
 
 /// A pool of the file.
 #[derive(Debug)]
@@ -61,6 +69,15 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
         read_bounded_load(node, policy, report)
     });
     let failover = failover(&mut table, report);
+    let health = table.take("health");
+    let health = health.and_then(|node| health::read(node, report));
+    let on_down = table.get("on-down", OnDown::default(), report, health::on_down);
+    let slow_start = table.get("slow-start", None, report, |node, report| {
+        reader::duration_or_off(node, SLOW_STARTS, report)
+    });
+    let admission = table.get("admission", None, report, |node, report| {
+        reader::admission(node, report).map(Some)
+    });
     let example = "backends = [{ id = \"a\", address = \"127.0.0.11:7001\" }]";
     let backends = table.need("backends", example);
     let drafts = backends.map_or_else(Vec::new, |node| read_backends(node, report));
@@ -79,10 +96,10 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
             bounded_load,
             failover,
             sources,
-            health: None,
-            on_down: OnDown::default(),
-            slow_start: None,
-            admission: None,
+            health,
+            on_down,
+            slow_start,
+            admission,
             backends,
         },
         used: false,
@@ -128,7 +145,17 @@ fn failover(table: &mut Table<'_>, report: &mut Report<'_>) -> Failover {
         fall: table.get("fall", Failover::FALL, report, |node, report| {
             reader::integer(node, 1..=1_000_000, report)
         }),
-        ..Failover::default()
+        ejection: table.get("ejection", Failover::EJECTION, report, |node, report| {
+            reader::duration(node, EJECTIONS, report)
+        }),
+        max_ejected: table.get("max-ejected", Failover::MAX_EJECTED, report, health::share),
+        early_resets: table.get("early-resets", false, report, reader::boolean),
+        panic: table.get(
+            "panic-threshold",
+            Failover::PANIC,
+            report,
+            health::panic_threshold,
+        ),
     }
 }
 

@@ -1,14 +1,20 @@
 //! Reading single values: of the right kind, and in range.
 
 use std::fmt::Display;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use tlb_engine::fleet::Admission;
+
 use super::diagnostic::quote;
 use super::report::{Finding, Report, Span};
-use super::table::nearest;
+use super::table::{ADMISSION, Table, nearest};
 use super::tree::{Node, Value};
 use super::values::{self, Problem, ShowDuration, ShowSize};
+
+/// Most of anything in a second, and most that may come at once.
+const RATE_MAX: u32 = 1_000_000;
 
 /// Notes that a value is of another kind than its key takes.
 pub(super) fn wrong_kind<'r>(
@@ -135,6 +141,28 @@ where
         out_of_range(node, report).help(format!("write a whole number of {bounds}"));
     }
     value
+}
+
+/// How many a second.
+pub(super) fn rate(node: &Node, report: &mut Report<'_>) -> Option<NonZeroU32> {
+    integer(node, 1..=RATE_MAX, report).and_then(NonZeroU32::new)
+}
+
+/// An `admission`: a rate, and by default a tenth of it at once.
+pub(super) fn admission(node: &Node, report: &mut Report<'_>) -> Option<Admission> {
+    let mut table = Table::of(&ADMISSION, node, report)?;
+    let rate_node = table.need("rate", "rate = 1000, in sessions a second");
+    let rate = rate_node.and_then(|node| rate(node, report));
+    let burst = table.get("burst", None, report, |node, report| {
+        self::rate(node, report).map(Some)
+    });
+    table.finish(report);
+    let rate = rate?;
+    let tenth = NonZeroU32::new(rate.get() / 10).unwrap_or(NonZeroU32::MIN);
+    Some(Admission {
+        rate,
+        burst: burst.unwrap_or(tenth),
+    })
 }
 
 /// What a string says in one of the small languages.

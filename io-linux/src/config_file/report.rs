@@ -57,6 +57,8 @@ pub(super) struct Report<'s> {
     /// Where each line begins.
     lines: Vec<usize>,
     found: Vec<Finding>,
+    /// What no excerpt may show.
+    secrets: Vec<Span>,
     errors: usize,
     /// Takes what is over [`FINDINGS`].
     overflow: Finding,
@@ -73,6 +75,7 @@ impl<'s> Report<'s> {
                 .chain(starts.map(|(at, _)| at + 1))
                 .collect(),
             found: Vec::new(),
+            secrets: Vec::new(),
             errors: 0,
             overflow: Finding::new(Severity::Error, &(0..0), String::new()),
             dropped: 0,
@@ -102,6 +105,11 @@ impl<'s> Report<'s> {
         }
         self.found.push(finding);
         self.found.last_mut().expect("just pushed")
+    }
+
+    /// Keeps what is written there out of excerpts, which get into logs and over the API.
+    pub(super) fn hide(&mut self, span: &Span) {
+        self.secrets.push(span.clone());
     }
 
     /// Whether an error was noted.
@@ -159,7 +167,10 @@ impl<'s> Report<'s> {
         let to = floor(text, span.end.saturating_sub(begin)).max(from);
         let before = text[..from].chars().count();
         let width = text[from..to].chars().count();
-        let (excerpt, marked) = excerpt(text, before, width);
+        let hidden = |at: usize| self.secrets.iter().any(|span| span.contains(&(begin + at)));
+        let shown = text.char_indices();
+        let shown = shown.map(|(at, c)| if hidden(at) { '*' } else { c });
+        let (excerpt, marked) = excerpt(&shown.collect::<String>(), before, width);
         Place {
             file: self.file.chars().map(printable).collect(),
             line: line + 1,
@@ -281,6 +292,18 @@ mod tests {
                 .collect::<String>()
                 .starts_with("KEYy")
         );
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_shown_wherever_the_place_is() {
+        let mut report = Report::new("f", "a = 1, token = \"ge\u{4e}heim\u{fc}\", b");
+        report.hide(&(15..25));
+        report.error(&(0..1), "wrong");
+        report.error(&(15..25), "short");
+        let errors = report.finish().expect_err("an error").to_string();
+        assert!(!errors.contains("heim"), "{errors}");
+        assert_eq!(errors.matches("a = 1, token = ").count(), 2, "{errors}");
+        assert!(errors.contains(", b"), "{errors}");
     }
 
     #[test]

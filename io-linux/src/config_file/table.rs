@@ -18,6 +18,8 @@ pub(super) static TOP: Kind = Kind {
         "listener",
         "unpack",
         "pool",
+        "admin",
+        "session-log",
         "workers",
         "relay",
         "preread-memory",
@@ -38,6 +40,9 @@ pub(super) static LISTENER: Kind = Kind {
         "idle-timeout",
         "half-close-timeout",
         "max-sessions",
+        "max-sessions-per-source",
+        "admission",
+        "replay-first-frame",
         "keepalive",
         "user-timeout",
         "allow-address",
@@ -55,8 +60,83 @@ pub(super) static POOL: Kind = Kind {
         "connect-timeout",
         "retries",
         "fall",
+        "ejection",
+        "max-ejected",
+        "early-resets",
+        "panic-threshold",
+        "health",
+        "on-down",
+        "slow-start",
+        "admission",
         "source",
     ],
+};
+
+pub(super) static HEALTH_TCP: Kind = Kind {
+    what: "a `health` of kind \"tcp\"",
+    keys: &[
+        "kind",
+        "interval",
+        "fast-interval",
+        "timeout",
+        "rise",
+        "fall",
+        "port",
+    ],
+};
+
+pub(super) static HEALTH_EXCHANGE: Kind = Kind {
+    what: "a `health` of kind \"send-expect\"",
+    keys: &[
+        "kind",
+        "send",
+        "send-hex",
+        "expect",
+        "expect-hex",
+        "expect-regex",
+        "interval",
+        "fast-interval",
+        "timeout",
+        "rise",
+        "fall",
+        "port",
+    ],
+};
+
+pub(super) static HEALTH_HTTP: Kind = Kind {
+    what: "a `health` of kind \"http\"",
+    keys: &[
+        "kind",
+        "path",
+        "host",
+        "status",
+        "interval",
+        "fast-interval",
+        "timeout",
+        "rise",
+        "fall",
+        "port",
+    ],
+};
+
+pub(super) static ON_DOWN: Kind = Kind {
+    what: "the `on-down` of a pool",
+    keys: &["sessions", "rate"],
+};
+
+pub(super) static ADMISSION: Kind = Kind {
+    what: "an `admission`",
+    keys: &["rate", "burst"],
+};
+
+pub(super) static ADMIN: Kind = Kind {
+    what: "[admin]",
+    keys: &["bind", "mode", "token", "token-file"],
+};
+
+pub(super) static SESSION_LOG: Kind = Kind {
+    what: "[session-log]",
+    keys: &["format", "to"],
 };
 
 pub(super) static BACKEND: Kind = Kind {
@@ -90,7 +170,7 @@ pub(super) static KEY: Kind = Kind {
 };
 
 /// In the order in which a key's home is looked for.
-pub(super) static KINDS: [&Kind; 9] = [
+pub(super) static KINDS: [&Kind; 16] = [
     &TOP,
     &LISTENER,
     &POOL,
@@ -100,10 +180,17 @@ pub(super) static KINDS: [&Kind; 9] = [
     &FIXED,
     &LENGTH,
     &KEY,
+    &HEALTH_TCP,
+    &HEALTH_EXCHANGE,
+    &HEALTH_HTTP,
+    &ON_DOWN,
+    &ADMISSION,
+    &ADMIN,
+    &SESSION_LOG,
 ];
 
 /// What other load balancers say, and what is said here: the first that the table knows is meant.
-static SYNONYMS: [(&[&str], &[&str]); 9] = [
+static SYNONYMS: [(&[&str], &[&str]); 16] = [
     (
         &[
             "upstream",
@@ -163,6 +250,19 @@ static SYNONYMS: [(&[&str], &[&str]); 9] = [
     (&["type"], &["kind"]),
     (&["threads", "nbthread", "worker-processes"], &["workers"]),
     (&["endianness", "byte-order", "order"], &["endian"]),
+    (
+        &["check", "health-check", "healthcheck", "probe", "monitor"],
+        &["health"],
+    ),
+    (
+        &["rate-limit", "maxconnrate", "throttle", "connection-rate"],
+        &["admission"],
+    ),
+    (&["api", "management", "control", "stats"], &["admin"]),
+    (&["access-log", "accesslog", "log"], &["session-log"]),
+    (&["uri"], &["path"]),
+    (&["path", "file", "output"], &["to"]),
+    (&["panic", "healthy-panic-threshold"], &["panic-threshold"]),
 ];
 
 /// How many single edits make `b` of `a`, swapped neighbours counting as one.
@@ -296,6 +396,11 @@ impl<'t> Table<'t> {
         let given = self.entries.iter().position(|entry| entry.key == key);
         let at = given.or_else(|| self.meant.iter().position(|meant| *meant == Some(key)));
         at.map(|at| &self.entries[at].node)
+    }
+
+    /// Where the table is.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// Where the value of `key` is; the table itself, if it is not given.

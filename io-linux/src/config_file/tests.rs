@@ -10,6 +10,8 @@ use super::*;
 
 const STATION: &str = include_str!("tests/station.toml");
 const ORIGINAL: &str = include_str!("tests/original.json");
+mod fleet;
+
 const EVERY_KEY: &str = include_str!("tests/every-key.toml");
 
 fn parse(name: &str, text: &str) -> Settings {
@@ -95,7 +97,7 @@ fn every_key_does_something() {
     assert_eq!(settings.limits.reset_timeout, Duration::from_secs(1));
     assert_eq!(settings.limits.shutdown_timeout, Duration::ZERO);
 
-    let [one, two, three] = &settings.listeners[..] else {
+    let [one, two, three, _] = &settings.listeners[..] else {
         panic!("{settings:?}")
     };
     assert_eq!(one.bind.to_string(), "[::1]:8011");
@@ -124,9 +126,9 @@ fn every_key_does_something() {
     assert_eq!(two.keepalive, Some(Duration::from_secs(10)));
     assert!(three.engine.unpack.is_none());
     let pools = settings.listeners.iter().map(|one| one.engine.pool.index());
-    assert!(pools.eq([0, 1, 2]));
+    assert!(pools.eq([0, 1, 2, 3]));
 
-    let [p, q, r] = &settings.pools[..] else {
+    let [p, q, r, _] = &settings.pools[..] else {
         panic!("{settings:?}")
     };
     assert_eq!(p.policy, Policy::HashRing { points: 100 });
@@ -261,6 +263,15 @@ fn every_key_and_default_is_in_the_reference() {
             values::ShowDuration(Failover::CONNECT_TIMEOUT).to_string(),
         ),
         ("retries", Failover::RETRIES.to_string()),
+        (
+            "ejection",
+            values::ShowDuration(Failover::EJECTION).to_string(),
+        ),
+        ("max-ejected", format!("{}%", Failover::MAX_EJECTED)),
+        ("panic-threshold", format!("{}%", Failover::PANIC)),
+        ("on-down.rate", OnDown::default().rate.to_string()),
+        ("admin.bind", format!("unix:{}", admin::SOCKET)),
+        ("admin.mode", format!("{:04o}", admin::MODE)),
         ("fall", Failover::FALL.to_string()),
         ("points", Policy::POINTS.to_string()),
     ] {
@@ -268,6 +279,24 @@ fn every_key_and_default_is_in_the_reference() {
             .lines()
             .find(|line| line.starts_with(&format!("| `{key}` |")));
         let cell = row.and_then(|row| row.split('|').nth(3)).expect("a row");
+        assert_eq!(cell.trim().trim_matches(['`', '"']), default, "{key}");
+    }
+    for (key, default) in [
+        (
+            "health.interval",
+            values::ShowDuration(health::INTERVAL).to_string(),
+        ),
+        (
+            "health.timeout",
+            values::ShowDuration(health::TIMEOUT).to_string(),
+        ),
+        ("health.rise", health::RISE.to_string()),
+        ("health.fall", health::FALL.to_string()),
+    ] {
+        let row = reference
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{key}` |")));
+        let cell = row.and_then(|row| row.split('|').nth(4)).expect("a row");
         assert_eq!(cell.trim().trim_matches(['`', '"']), default, "{key}");
     }
 }

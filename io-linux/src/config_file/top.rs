@@ -5,6 +5,7 @@ use std::time::Duration;
 use tlb_engine::config::Limits;
 use tlb_engine::drive::Mode;
 
+use super::admin;
 use super::diagnostic::quote;
 use super::framing::{self, Framings};
 use super::listeners::{self, Known};
@@ -43,7 +44,12 @@ pub(super) fn read(
     });
     let pool_list = table.take("pool");
     let mut pools = pool_list.map_or_else(Vec::new, |node| pools::read(node, report));
-    let listener_list = table.need("listener", "a [[listener]] with name, bind and pool");
+    // With an API, listeners may come by a reload.
+    let listener_list = if table.take("admin").is_some() {
+        table.take("listener")
+    } else {
+        table.need("listener", "a [[listener]] with name, bind and pool")
+    };
     let mut known = Known {
         framings: &mut framings,
         pools: &mut pools,
@@ -56,6 +62,10 @@ pub(super) fn read(
             .error(&node.span, "no listener")
             .help("add a [[listener]] with name, bind and pool");
     }
+    let admin = table.take("admin");
+    let admin = admin.and_then(|node| admin::read(node, &listeners, report));
+    let session_log = table.take("session-log");
+    let session_log = session_log.and_then(|node| admin::session_log(node, report));
     table.finish(report);
     unused(&framings, &pools, report);
     let largest = listeners
@@ -80,8 +90,8 @@ pub(super) fn read(
         listeners,
         pools: pools.into_iter().map(|draft| draft.settings).collect(),
         limits,
-        admin: None,
-        session_log: None,
+        admin,
+        session_log,
         warnings: Vec::new(),
     })
 }

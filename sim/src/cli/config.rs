@@ -26,6 +26,9 @@ pub(super) fn load(
 ) -> Result<Template, String> {
     let settings = Settings::load(Path::new(path), registered);
     let settings = settings.map_err(|errors| errors.to_string())?;
+    if settings.listeners.is_empty() {
+        return Err(format!("{path}: no listener, and so nothing to simulate"));
+    }
     let recorded = match recordings {
         Some(path) => recorded::load(path, registered)?,
         None => Vec::new(),
