@@ -172,7 +172,7 @@ fn relays(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("duplex");
     group.throughput(Throughput::Elements(1));
     let mut relay = Duplex::new(Mode::Copy);
-    relay.begin(0);
+    relay.begin(0, false);
     group.bench_function("message there and back", |bench| {
         bench.iter(|| {
             message(&mut relay, Side::Client);
@@ -183,7 +183,7 @@ fn relays(criterion: &mut Criterion) {
         bench.iter_batched_ref(
             || Duplex::new(Mode::Copy),
             |duplex| {
-                duplex.begin(0);
+                duplex.begin(0, false);
                 for side in Side::BOTH {
                     duplex.ready(
                         side,
