@@ -125,6 +125,11 @@ impl Unreachable {
 
 /// Sends a request and waits for the answer.
 pub(super) fn ask(target: &Target, request: &Request) -> Result<Answer, Unreachable> {
+    ask_within(ANSWER_TIMEOUT, target, request)
+}
+
+/// [`ask`], with a limit for the answer.
+fn ask_within(limit: Duration, target: &Target, request: &Request) -> Result<Answer, Unreachable> {
     let unreachable = |what, cause| Unreachable {
         what,
         target: target.clone(),
@@ -142,14 +147,14 @@ pub(super) fn ask(target: &Target, request: &Request) -> Result<Answer, Unreacha
                 let stream = within(CONNECT_TIMEOUT, connect)
                     .await
                     .map_err(no_connection)?;
-                within(ANSWER_TIMEOUT, converse(stream, "localhost", request)).await
+                within(limit, converse(stream, "localhost", request)).await
             }
             Target::Tcp(authority) => {
                 let connect = TcpStream::connect(authority);
                 let stream = within(CONNECT_TIMEOUT, connect)
                     .await
                     .map_err(no_connection)?;
-                within(ANSWER_TIMEOUT, converse(stream, authority, request)).await
+                within(limit, converse(stream, authority, request)).await
             }
         })
     })?;
@@ -159,7 +164,7 @@ pub(super) fn ask(target: &Target, request: &Request) -> Result<Answer, Unreacha
 /// A future's result, or that it took too long.
 async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = |_| {
-        let text = format!("nothing within {} s", limit.as_secs());
+        let text = format!("nothing within {limit:?}");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     };
     time::timeout(limit, future).await.unwrap_or_else(late)
@@ -257,6 +262,26 @@ mod tests {
         ] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for() {
+        // The kernel takes connections for it, and that is all.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("bound");
+        let request = Request {
+            method: Method::Get,
+            path: "/v1/pools".to_owned(),
+            token: None,
+        };
+        let target = Target::Tcp(address.to_string());
+        let limit = Duration::from_millis(50);
+        let error = ask_within(limit, &target, &request).expect_err("nobody answers");
+        assert_eq!(error.cause.kind(), io::ErrorKind::TimedOut);
+        let text = error.to_string();
+        let expected = format!("no answer from http://{address}: nothing within 50ms");
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(text.contains("help: see tlb's log"), "{text}");
     }
 
     #[test]
