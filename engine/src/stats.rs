@@ -14,6 +14,44 @@ pub struct Stats {
     pub backends: BTreeMap<Incarnation, BackendStats>,
 }
 
+fn add_all(mine: &mut BTreeMap<&'static str, u64>, theirs: &BTreeMap<&'static str, u64>) {
+    for (name, count) in theirs {
+        *mine.entry(name).or_default() += count;
+    }
+}
+
+impl ListenerStats {
+    fn add(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.live += other.live;
+        self.shed += other.shed;
+        self.accept_pauses += other.accept_pauses;
+        add_all(&mut self.closed, &other.closed);
+        self.forward += other.forward;
+        self.back += other.back;
+        self.skipped += other.skipped;
+        for (mine, theirs) in self.lasted.counts.iter_mut().zip(other.lasted.counts) {
+            *mine += theirs;
+        }
+        self.lasted.nanos += other.lasted.nanos;
+    }
+}
+
+impl BackendStats {
+    fn add(&mut self, other: &Self) {
+        self.attempts += other.attempts;
+        add_all(&mut self.failed, &other.failed);
+        self.sessions += other.sessions;
+        self.live += other.live;
+        self.redispatched += other.redispatched;
+        self.replayed += other.replayed;
+        self.forward += other.forward;
+        self.back += other.back;
+        self.admission_waits += other.admission_waits;
+        self.ejections += other.ejections;
+    }
+}
+
 /// Counters of one listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerStats {
@@ -90,8 +128,76 @@ pub struct BackendStats {
 }
 
 impl Stats {
+    /// Adds what another engine of the process counted.
+    pub fn add(&mut self, other: &Self) {
+        if self.listeners.len() < other.listeners.len() {
+            let places = other.listeners.len();
+            self.listeners.resize(places, ListenerStats::default());
+        }
+        for (mine, theirs) in self.listeners.iter_mut().zip(&other.listeners) {
+            mine.add(theirs);
+        }
+        for (backend, theirs) in &other.backends {
+            self.backends.entry(*backend).or_default().add(theirs);
+        }
+    }
+
     /// Of one listener; all zero if it is not known.
     pub fn listener(&self, id: ListenerId) -> ListenerStats {
         self.listeners.get(id.index()).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn engines_add_up() {
+        let one = || {
+            let mut lasted = LastedStats::default();
+            lasted.counts[2] = 3;
+            lasted.nanos = 50;
+            let listener = ListenerStats {
+                sessions: 1,
+                live: 2,
+                shed: 3,
+                accept_pauses: 4,
+                closed: BTreeMap::from([("completed", 5)]),
+                forward: 6,
+                back: 7,
+                skipped: 8,
+                lasted,
+            };
+            let backend = BackendStats {
+                attempts: 1,
+                failed: BTreeMap::from([("refused", 2)]),
+                sessions: 3,
+                live: 4,
+                redispatched: 5,
+                replayed: 6,
+                forward: 7,
+                back: 8,
+                admission_waits: 9,
+                ejections: 10,
+            };
+            Stats {
+                listeners: vec![listener],
+                backends: BTreeMap::from([(Incarnation(1), backend)]),
+            }
+        };
+        let mut sum = Stats::default();
+        sum.add(&one());
+        assert_eq!(sum.listeners, one().listeners, "nothing is left out");
+        assert_eq!(sum.backends, one().backends);
+        sum.add(&one());
+        let listener = &sum.listeners[0];
+        assert_eq!((listener.sessions, listener.skipped), (2, 16));
+        assert_eq!(listener.closed["completed"], 10);
+        assert_eq!((listener.lasted.counts[2], listener.lasted.nanos), (6, 100));
+        let backend = &sum.backends[&Incarnation(1)];
+        assert_eq!((backend.attempts, backend.ejections), (2, 20));
+        assert_eq!(backend.failed["refused"], 4);
     }
 }

@@ -51,7 +51,7 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
                 if let Some(workers) = run.workers {
                     settings.workers = Some(usize::from(workers));
                 }
-                serve(settings)
+                serve(Server::new(settings).with_file(&run.config.path, registered))
             }
             Err(code) => code,
         },
@@ -65,8 +65,8 @@ pub fn main_with(registered: &UnpackRegistry) -> ExitCode {
 }
 
 /// Serves until a signal ends it.
-fn serve(settings: Settings) -> ExitCode {
-    match Server::new(settings).run() {
+fn serve(server: Server) -> ExitCode {
+    match server.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -3,6 +3,14 @@
 //! no worker waits for it.
 
 pub(crate) mod admin;
+mod answers;
 pub(crate) mod command;
 mod metrics;
+mod probe;
+mod reload;
+mod thread;
 pub mod view;
+
+pub(crate) use answers::fits;
+pub(crate) use reload::{Source, keepalive};
+pub(crate) use thread::{ControlThread, Ears, Names, Note, Slot};

@@ -12,7 +12,6 @@ pub mod server;
 mod clock;
 pub mod control;
 mod demo;
-mod directory;
 mod fault;
 mod io;
 mod journal;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -64,20 +65,28 @@ pub(crate) fn pipes(descriptors: u64, workers: usize) -> usize {
 /// they are, so that one worker may be at its limit a little before the process is. None gets less
 /// than one session, or less preread memory than one session of its listeners may need; so with
 /// very small limits, the process may get more than it was told.
-pub(crate) fn share(settings: &Settings, worker: usize, workers: usize) -> Config {
-    let listeners: Vec<_> = settings
-        .listeners
-        .iter()
-        .map(|listener| listener_share(&listener.engine, worker, workers))
-        .collect();
+///
+/// `places` are those of the listeners in the settings, by their ids; `None` was removed.
+pub(crate) fn share(
+    settings: &Settings,
+    places: &[Option<usize>],
+    worker: usize,
+    workers: usize,
+) -> Config {
+    let share = |place: usize| {
+        let listener = &settings.listeners[place].engine;
+        Arc::new(listener_share(listener, worker, workers))
+    };
+    let listeners: Vec<_> = places.iter().map(|place| place.map(share)).collect();
     let least = listeners
         .iter()
+        .flatten()
         .map(|listener| listener.preread_limit)
         .max()
         .unwrap_or(0);
     let mut limits = settings.limits.clone();
     limits.preread_memory = part(limits.preread_memory, worker, workers).max(least);
-    Config::new(listeners, limits)
+    Config { listeners, limits }
 }
 
 /// A worker's share of one listener, as [`share`] divides. Rates, and sessions by source, are counted
@@ -193,7 +202,7 @@ mod tests {
     fn workers_share_the_rate_of_a_listener_and_so_does_a_reload_that_keeps_it() {
         let mut first = settings("admission = { rate = 100 }");
         adopt(&mut first, None);
-        let shares = [0, 1].map(|worker| share(&first, worker, 2));
+        let shares = [0, 1].map(|worker| share(&first, &[Some(0)], worker, 2));
         let taken = shares.map(|share| {
             let listener = share.listeners[0].as_ref().expect("a listener");
             let bucket = listener.admission.as_ref().expect("a bucket");

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -12,14 +13,23 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tlb_engine::Engine;
 use tlb_engine::drive::Driver;
+use tlb_engine::fleet::{Fleet, FleetInput};
+use tlb_engine::roster::Roster;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config_file::{ListenerSettings, Settings};
-use crate::directory::Directory;
+use crate::control::admin::AdminListener;
+use crate::control::command::{Command, Handle};
+use crate::control::view::ReloadView;
+use crate::control::{ControlThread, Ears, Names, Note, Slot, Source, keepalive};
 use crate::io::LinuxIo;
 use crate::journal::Journal;
 use crate::listen::listen;
+use crate::registry::UnpackRegistry;
+use crate::session_log::SessionLog;
 use crate::socket::Keepalive;
 use crate::worker::{self, Control, Remote, Worker};
 use crate::{cli, limits, resolve};
@@ -42,6 +52,13 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The admin API cannot listen where the configuration says. The configuration or the host is
+    /// at fault.
+    #[error("{0}")]
+    Admin(#[source] io::Error),
+    /// The session log cannot be opened. The configuration or the host is at fault.
+    #[error("the session log cannot be opened: {0}")]
+    SessionLog(#[source] io::Error),
     /// This host has no thread, descriptor or memory left for the server's own needs.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
@@ -70,8 +87,12 @@ impl Error {
     /// listen and 1 where it failed while it ran.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } => cli::EXIT_UNAVAILABLE,
-            Self::Start(_) | Self::Worker { .. } | Self::Panicked { .. } | Self::Cut => 1,
+            Self::Listen { .. } | Self::Admin(_) => cli::EXIT_UNAVAILABLE,
+            Self::SessionLog(_)
+            | Self::Start(_)
+            | Self::Worker { .. }
+            | Self::Panicked { .. }
+            | Self::Cut => 1,
         }
     }
 }
@@ -92,19 +113,34 @@ impl Error {
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
+    source: Option<Source>,
 }
 
 impl Server {
     /// A server with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            source: None,
+        }
+    }
+
+    /// It may read its configuration anew from there: on SIGHUP, by [`Running::reload`], and by the
+    /// admin API. `registered` are the unpacks that the file may name besides its own.
+    #[must_use]
+    pub fn with_file(mut self, path: impl Into<PathBuf>, registered: &UnpackRegistry) -> Self {
+        self.source = Some(Source {
+            path: path.into(),
+            registry: registered.clone(),
+        });
+        self
     }
 
     /// Serves until a signal ends it. Blocks the calling thread.
     ///
     /// SIGTERM and SIGINT stop it: it accepts the queues empty, closes its listeners, and ends its
     /// sessions spread over `shutdown-timeout`, idle ones first. A second one of them, or SIGQUIT,
-    /// ends it at once. SIGHUP is ignored: reading the configuration anew is not supported. These
+    /// ends it at once. SIGHUP has it read its configuration anew, see [`Running::reload`]. These
     /// are the process's own signals from now on.
     ///
     /// # Errors
@@ -130,9 +166,9 @@ impl Server {
         result
     }
 
-    /// Starts it: raises the process's limit of descriptors, opens every listener of every worker,
-    /// asks for the addresses of backends that have a name, and starts the workers' threads.
-    /// Returns when all listen.
+    /// Starts it: raises the process's limit of descriptors, opens every listener of every worker
+    /// and the admin API's, asks for the addresses of backends that have a name, and starts the
+    /// workers' threads and the control thread. Returns when all listen.
     ///
     /// A backend whose name does not resolve is down, and is asked for again in the background.
     ///
@@ -140,15 +176,20 @@ impl Server {
     /// A listener's address is refused, or the host has no descriptor, memory or thread left.
     /// Nothing is left running.
     pub fn start(self) -> Result<Running, Error> {
-        let settings = self.settings;
+        let mut settings = self.settings;
         let descriptors = limits::raise_descriptors();
         let count = limits::workers(&settings);
-        let (addresses, sockets) = open_listeners(&settings.listeners, count)?;
-        let mut directory = Directory::new(settings.pools.clone());
-        resolve::resolve(&mut directory, false);
+        let (slots, sockets) = open_listeners(&settings.listeners, count)?;
+        let admin = settings.admin.as_ref().map(AdminListener::bind);
+        let admin = admin.transpose().map_err(Error::Admin)?;
+        let log = settings.session_log.as_ref().map(SessionLog::open);
+        let log = log.transpose().map_err(Error::SessionLog)?;
+        limits::adopt(&mut settings, None);
+        let clock = Clock::start();
+        let (fleet, unresolved) = fleet(&settings, clock);
 
         let pipes = limits::pipes(descriptors, count);
-        let clock = Clock::start();
+        let (notes, heard) = unbounded_channel();
         let mut workers = Vec::with_capacity(count);
         let mut remotes = Vec::with_capacity(count);
         for (number, sockets) in sockets.into_iter().enumerate() {
@@ -158,31 +199,71 @@ impl Server {
                 count,
                 sockets,
                 pipes,
+                log: log.as_ref().map(|(log, _)| log.clone()),
+                reports: notes.clone(),
             };
-            let (worker, remote) = share.prepare(&directory, clock).map_err(Error::Start)?;
+            let prepared = share.prepare(fleet.roster(), clock);
+            let (worker, remote) = prepared.map_err(Error::Start)?;
             workers.push(worker);
             remotes.push(remote);
         }
-        for (listener, address) in &addresses {
-            info!(name = %listener, %address, workers = count, "listening");
+        for slot in &slots {
+            info!(name = %slot.name, address = %slot.address, workers = count, "listening");
+        }
+        if let Some(admin) = &admin {
+            info!(address = %admin, "admin API");
         }
 
-        let notices = mpsc::channel();
+        let (handle, commands) = Handle::new();
+        let mut control =
+            ControlThread::new(fleet, clock, settings, remotes.clone(), slots.clone());
+        control.source = self.source;
+        control.log = log;
+        control.names = Names::new(unresolved, clock.now());
+        let ears = Ears {
+            notes: heard,
+            commands,
+            handle: handle.clone(),
+            admin,
+        };
         let mut running = Running {
-            addresses,
+            addresses: slots.into_iter().map(|it| (it.name, it.address)).collect(),
             remotes,
             threads: Vec::with_capacity(count),
-            notices,
-            resolver: None,
+            notices: mpsc::channel(),
+            notes,
+            handle,
+            control: None,
         };
         for (number, worker) in workers.into_iter().enumerate() {
             running.spawn(number, worker)?;
         }
-        if !directory.unresolved().is_empty() {
-            running.keep_resolving(directory)?;
-        }
+        let control = thread::Builder::new()
+            .name("tlb-control".into())
+            .spawn(move || control.run(ears));
+        running.control = Some(control.map_err(Error::Start)?);
         Ok(running)
     }
+}
+
+/// The fleet of a configuration, and the backends whose names did not resolve.
+fn fleet(settings: &Settings, clock: Clock) -> (Fleet, Vec<resolve::Named>) {
+    let now = clock.now();
+    let mut fleet = Fleet::new(limits::fleet_config(settings), seed(), now);
+    let mut names = resolve::named(settings);
+    for (name, address) in resolve::resolve(&names, false) {
+        names.retain(|it| *it != name);
+        let (pool, backend) = (name.pool, name.backend);
+        let input = FleetInput::Resolved {
+            pool,
+            backend,
+            address,
+        };
+        fleet.handle(now, input);
+    }
+    // Nobody has the first roster yet.
+    while fleet.poll_action().is_some() {}
+    (fleet, names)
 }
 
 /// Of listeners, by name.
@@ -194,16 +275,13 @@ type Sockets = Vec<(TcpListener, Keepalive)>;
 fn open_listeners(
     listeners: &[ListenerSettings],
     workers: usize,
-) -> Result<(Addresses, Vec<Sockets>), Error> {
-    let mut addresses = Vec::with_capacity(listeners.len());
+) -> Result<(Vec<Slot>, Vec<Sockets>), Error> {
+    let mut slots = Vec::with_capacity(listeners.len());
     let mut by_worker: Vec<_> = (0..workers)
         .map(|_| Vec::with_capacity(listeners.len()))
         .collect();
     for settings in listeners {
-        let keepalive = Keepalive {
-            idle: settings.keepalive,
-            user_timeout: settings.user_timeout,
-        };
+        let keepalive = keepalive(settings);
         let name = &settings.engine.name;
         let opened = listen(settings.bind, workers, keepalive).map_err(|source| Error::Listen {
             listener: name.clone(),
@@ -211,12 +289,16 @@ fn open_listeners(
             source,
         });
         let (address, sockets) = opened?;
-        addresses.push((name.clone(), address));
+        slots.push(Slot {
+            name: name.clone(),
+            bind: settings.bind,
+            address,
+        });
         for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
             sockets_of_worker.push((socket, keepalive));
         }
     }
-    Ok((addresses, by_worker))
+    Ok((slots, by_worker))
 }
 
 /// What one worker is made of.
@@ -226,18 +308,29 @@ struct Share<'s> {
     count: usize,
     sockets: Sockets,
     pipes: usize,
+    log: Option<SessionLog>,
+    reports: UnboundedSender<Note>,
 }
 
 impl Share<'_> {
-    fn prepare(self, directory: &Directory, clock: Clock) -> io::Result<(Worker, Remote)> {
+    fn prepare(self, roster: &Arc<Roster>, clock: Clock) -> io::Result<(Worker, Remote)> {
         let (poll, control, remote) = worker::open()?;
         let io = LinuxIo::new(poll.registry().try_clone()?, self.sockets, self.pipes)?;
-        let config = Arc::new(limits::share(self.settings, self.number, self.count));
-        let roster = directory.roster();
+        let places: Vec<_> = (0..self.settings.listeners.len()).map(Some).collect();
+        let config = limits::share(self.settings, &places, self.number, self.count);
         let journal = Journal::new(&config, roster);
-        let engine = Engine::new(config, Arc::clone(roster), seed(), clock.now());
-        let driver = Driver::new(engine, io, self.settings.relay);
-        Ok((Worker::new(poll, control, driver, clock, journal), remote))
+        let engine = Engine::new(Arc::new(config), Arc::clone(roster), seed(), clock.now());
+        let worker = Worker {
+            number: self.number as u32,
+            poll,
+            control,
+            driver: Driver::new(engine, io, self.settings.relay),
+            clock,
+            journal,
+            log: self.log,
+            reports: self.reports,
+        };
+        Ok((worker, remote))
     }
 }
 
@@ -257,8 +350,9 @@ pub struct Running {
     /// By worker; `None` when it has ended.
     threads: Vec<Option<JoinHandle<io::Result<()>>>>,
     notices: (Sender<Notice>, Receiver<Notice>),
-    /// Dropping it tells the thread that looks for addresses to stop.
-    resolver: Option<Sender<()>>,
+    notes: UnboundedSender<Note>,
+    handle: Handle,
+    control: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// What the server is told while it waits.
@@ -298,8 +392,26 @@ impl Running {
             .map(|(_, address)| address)
     }
 
+    /// Reads the configuration anew: listeners, pools, backends and unpacks follow it, and sessions
+    /// that began before go on as they began. Waits until that is done.
+    ///
+    /// # Errors
+    /// The file is wrong or cannot be put to work, the server has none, or it is stopping. The text
+    /// says why; nothing was changed.
+    pub fn reload(&self) -> Result<ReloadView, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = |()| "tlb is stopping".to_owned();
+        self.handle
+            .ask_later(Command::Reload(reply))
+            .map_err(gone)?;
+        let answer = answer.blocking_recv().map_err(drop).map_err(gone)?;
+        answer.map_err(|refusal| refusal.to_string())
+    }
+
     /// Begins to stop, in order. [`Running::join`] waits for the end.
     pub fn stop(&self) {
+        // The control thread has gone if it could not begin.
+        let _ = self.notes.send(Note::Stopping);
         self.tell_all(|| Control::Stop);
     }
 
@@ -318,7 +430,11 @@ impl Running {
             match notice {
                 Notice::Ended(worker) => self.bury(worker)?,
                 Notice::Signal(SIGHUP) => {
-                    warn!("SIGHUP ignored: reading the configuration anew is not supported");
+                    // The control thread says in the log what came of it.
+                    let (reply, _) = oneshot::channel();
+                    if self.handle.ask_later(Command::Reload(reply)).is_err() {
+                        warn!("SIGHUP ignored: tlb is busy with others");
+                    }
                 }
                 Notice::Signal(SIGTERM | SIGINT) if !stopping => {
                     info!("stopping");
@@ -331,8 +447,19 @@ impl Running {
                 }
             }
         }
+        self.end_control();
         info!("stopped");
         Ok(())
+    }
+
+    /// Ends the control thread, after the workers: they report to it to the last.
+    fn end_control(&mut self) {
+        let _ = self.notes.send(Note::End);
+        match self.control.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => error!(%error, "the control thread could not begin"),
+            Some(Err(_)) => error!("the control thread panicked"),
+        }
     }
 
     fn spawn(&mut self, number: usize, worker: Worker) -> Result<(), Error> {
@@ -347,19 +474,6 @@ impl Running {
                 worker.run()
             });
         self.threads.push(Some(thread.map_err(Error::Start)?));
-        Ok(())
-    }
-
-    fn keep_resolving(&mut self, directory: Directory) -> Result<(), Error> {
-        let (sender, stop) = mpsc::channel();
-        let workers = self.remotes.clone();
-        thread::Builder::new()
-            .name("tlb-resolver".into())
-            .spawn(move || resolve::keep_trying(directory, &workers, &stop, resolve::FIRST_PAUSE))
-            .map_err(Error::Start)?;
-        // Nobody waits for the thread's end: it may hang in the system's resolver for as long as
-        // that likes.
-        self.resolver = Some(sender);
         Ok(())
     }
 
@@ -396,6 +510,7 @@ impl Drop for Running {
                 Err(_) => break,
             }
         }
+        self.end_control();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -119,6 +120,19 @@ pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
         Ok(None) => None,
         Ok(Some(error)) | Err(error) => Some(fault::of(&error)),
     }
+}
+
+/// Changes what the connections have that a listening socket accepts from now on.
+///
+/// # Errors
+/// The kernel refuses an option.
+pub(crate) fn change_keepalive(listener: &impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    match keepalive.probes() {
+        Some(probes) => socket.set_tcp_keepalive(&probes)?,
+        None => socket.set_keepalive(false)?,
+    }
+    socket.set_tcp_user_timeout(keepalive.user_timeout)
 }
 
 /// Whether a byte waits to be read.

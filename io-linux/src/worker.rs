@@ -1,20 +1,33 @@
 //! One thread that serves sessions: it waits for events, and runs the engine's loop.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Poll, Waker};
+use tlb_engine::api::{Event as Fact, Tell};
+use tlb_engine::config::Config;
 use tlb_engine::drive::{Driver, Readiness, Turn};
+use tlb_engine::health::Change;
+use tlb_engine::ids::{Incarnation, ListenerId, PoolId};
 use tlb_engine::roster::Roster;
+use tlb_engine::session::Phase;
+use tlb_engine::stats::Stats;
 use tlb_engine::time::Timestamp;
+use tokio::sync::mpsc;
+use tracing::error;
 
 use crate::clock::Clock;
+use crate::control::view::{SessionFilter, SessionView};
+use crate::control::{Note, fits};
 use crate::io::LinuxIo;
 use crate::io::token::Source;
-use crate::journal::Journal;
+use crate::journal::{Journal, Key};
+use crate::session_log::SessionLog;
+use crate::socket::Keepalive;
 
 /// Most events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -24,16 +37,61 @@ const EVENTS: usize = 1024;
 pub(crate) enum Control {
     /// This is the roster from now on.
     Publish(Arc<Roster>),
+    /// The sessions of a backend are to go.
+    Tell(Tell),
+    /// Another worker changed its mind about a backend.
+    Advise(PoolId, Incarnation, Change),
+    /// These are the listeners from now on.
+    Reconfigure(Box<Reconfigure>),
+    /// Ended sessions leave their lines there.
+    Log(Option<SessionLog>),
+    /// Somebody wants to know how things stand.
+    Inspect(Inspect, mpsc::Sender<Inspection>),
     /// Accept the queues empty, close the listeners and end the sessions, each in its time.
     Stop,
     /// Leave at once. The sessions' sockets are closed as they are.
     Abort,
 }
 
+/// What changes for a worker when the configuration does.
+#[derive(Debug)]
+pub(crate) struct Reconfigure {
+    /// Its share.
+    pub(crate) config: Arc<Config>,
+    /// New listeners, whose ids follow those that there were.
+    pub(crate) opened: Vec<(ListenerId, TcpListener, Keepalive)>,
+    /// Those that stay, with what their sessions have from now on.
+    pub(crate) kept: Vec<(ListenerId, Keepalive)>,
+}
+
+/// What somebody wants to know.
+#[derive(Clone, Debug)]
+pub(crate) enum Inspect {
+    /// What was counted.
+    Stats,
+    /// What was counted, and live sessions.
+    Sessions(SessionFilter),
+}
+
+/// What a worker says about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    /// What its engine counted.
+    pub(crate) stats: Stats,
+    /// Bytes that it moved through a buffer.
+    pub(crate) bytes_copied: u64,
+    /// Bytes that it moved through pipes.
+    pub(crate) bytes_spliced: u64,
+    /// Sessions that were asked for, up to the limit.
+    pub(crate) sessions: Vec<SessionView>,
+    /// How many there are of these.
+    pub(crate) total: u64,
+}
+
 /// The other end of a worker's ear.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
-    sender: Sender<Control>,
+    sender: std::sync::mpsc::Sender<Control>,
     waker: Arc<Waker>,
 }
 
@@ -51,11 +109,15 @@ impl Remote {
 /// A worker before its thread runs it.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    poll: Poll,
-    control: Receiver<Control>,
-    driver: Driver<LinuxIo>,
-    clock: Clock,
-    journal: Journal,
+    pub(crate) number: u32,
+    pub(crate) poll: Poll,
+    pub(crate) control: Receiver<Control>,
+    pub(crate) driver: Driver<LinuxIo>,
+    pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+    pub(crate) log: Option<SessionLog>,
+    /// Where it reports what its sessions find out about backends.
+    pub(crate) reports: mpsc::UnboundedSender<Note>,
 }
 
 /// Opens a worker's poll and its ear.
@@ -65,29 +127,11 @@ pub(crate) struct Worker {
 pub(crate) fn open() -> io::Result<(Poll, Receiver<Control>, Remote)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
-    let (sender, control) = mpsc::channel();
+    let (sender, control) = channel();
     Ok((poll, control, Remote { sender, waker }))
 }
 
 impl Worker {
-    /// A worker that waits at `poll`, where `driver`'s sockets are registered, and listens to
-    /// `control`.
-    pub(crate) fn new(
-        poll: Poll,
-        control: Receiver<Control>,
-        driver: Driver<LinuxIo>,
-        clock: Clock,
-        journal: Journal,
-    ) -> Self {
-        Self {
-            poll,
-            control,
-            driver,
-            clock,
-            journal,
-        }
-    }
-
     /// Serves until it was stopped and nothing is left, or is told to leave.
     ///
     /// # Errors
@@ -114,14 +158,37 @@ impl Worker {
                 return Ok(());
             }
             let turn = self.driver.turn(now);
-            while let Some(event) = self.driver.poll_event() {
-                self.journal.write(&event);
+            while let Some(fact) = self.driver.poll_event() {
+                self.note(&fact);
             }
             if self.driver.finished() {
                 return Ok(());
             }
             wait = patience(turn, now);
         }
+    }
+
+    /// Passes a fact on to whom it concerns.
+    fn note(&self, fact: &Fact) {
+        self.journal.write(fact);
+        let (backend, change) = match *fact {
+            Fact::Closed(ref closed) => {
+                if let Some(log) = &self.log {
+                    log.write(closed, self.journal.names());
+                }
+                return;
+            }
+            Fact::BackendDown { backend, .. } => (backend, Change::Down),
+            Fact::BackendUp { backend, .. } => (backend, Change::Up),
+            _ => return,
+        };
+        let worker = self.number;
+        // Nobody listens any more when tlb ends.
+        let _ = self.reports.send(Note::Report {
+            worker,
+            backend,
+            change,
+        });
     }
 
     fn obey(&mut self, now: Timestamp) -> Then {
@@ -131,11 +198,87 @@ impl Worker {
                     self.journal.learn(&roster);
                     self.driver.publish(now, roster);
                 }
+                Control::Tell(tell) => self.driver.tell(now, &tell),
+                Control::Advise(pool, backend, change) => {
+                    self.driver.advise(now, pool, backend, change);
+                }
+                Control::Reconfigure(change) => self.reconfigure(now, *change),
+                Control::Log(log) => self.log = log,
+                Control::Inspect(what, reply) => {
+                    // Whoever asked has given up.
+                    let _ = reply.try_send(self.inspect(now, &what));
+                }
                 Control::Stop => self.driver.stop(now),
                 Control::Abort => return Then::Leave,
             }
         }
         Then::Serve
+    }
+
+    fn reconfigure(&mut self, now: Timestamp, change: Reconfigure) {
+        let io = self.driver.io_mut();
+        for (id, socket, keepalive) in change.opened {
+            if let Err(error) = io.listen(id, socket, keepalive) {
+                error!(%error, listener = id.0, worker = self.number, "cannot accept here");
+            }
+        }
+        for (id, keepalive) in change.kept {
+            if let Err(error) = io.set_keepalive(id, keepalive) {
+                error!(%error, listener = id.0, worker = self.number, "keepalive not changed");
+            }
+        }
+        self.journal.reconfigure(&change.config);
+        self.driver.reconfigure(now, change.config);
+    }
+
+    fn inspect(&self, now: Timestamp, what: &Inspect) -> Inspection {
+        let engine = self.driver.engine();
+        let [bytes_copied, bytes_spliced] = self.driver.io().moved;
+        let mut inspection = Inspection {
+            stats: engine.stats(),
+            bytes_copied,
+            bytes_spliced,
+            ..Inspection::default()
+        };
+        let Inspect::Sessions(filter) = what else {
+            return inspection;
+        };
+        let names = self.journal.names();
+        for session in engine.sessions() {
+            let listener = names.listener(session.listener);
+            let pool = names.pool(session.pool);
+            let backend = session.backend.map(|backend| &*backend.id);
+            if !fits(filter, listener, pool, backend) {
+                continue;
+            }
+            inspection.total += 1;
+            if inspection.sessions.len() < filter.limit {
+                inspection.sessions.push(SessionView {
+                    id: format!("{}-{}", self.number, session.session),
+                    listener: listener.to_string(),
+                    client: session.peer.to_string(),
+                    pool: pool.to_string(),
+                    backend: backend.map(str::to_owned),
+                    key: session.key.map(|key| Key(key).to_string()),
+                    phase: phase(session.phase).to_owned(),
+                    bytes_forward: session.forward,
+                    bytes_return: session.back,
+                    age_seconds: now.since(session.accepted).as_secs(),
+                    idle_seconds: now.since(session.active).as_secs(),
+                });
+            }
+        }
+        inspection
+    }
+}
+
+const fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Preread => "preread",
+        Phase::Connecting => "connecting",
+        Phase::Waiting => "waiting",
+        Phase::Relaying => "relaying",
+        Phase::Winding => "winding",
     }
 }
 

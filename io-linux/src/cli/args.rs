@@ -35,7 +35,8 @@ pub(super) enum Command {
     /// Serve.
     ///
     /// SIGTERM or SIGINT stops accepting and closes live sessions, spread over the configured
-    /// shutdown-timeout, idle ones first; a second one closes them at once.
+    /// shutdown-timeout, idle ones first; a second one closes them at once. SIGHUP reads the
+    /// configuration anew: sessions go on as they began, and a wrong one changes nothing.
     #[command(after_help = EXIT_CODES)]
     Run(Run),
 

@@ -68,6 +68,14 @@ impl Handle {
         (Self(sender), receiver)
     }
 
+    /// Asks, and does not wait: neither for a place in the queue nor for the answer.
+    ///
+    /// # Errors
+    /// The queue is full, or nobody is there.
+    pub(crate) fn ask_later(&self, command: Command) -> Result<(), ()> {
+        self.0.try_send(command).map_err(drop)
+    }
+
     /// Asks, and waits for the answer.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub(crate) struct LinuxIo {
     sessions: Sessions,
     scratch: Scratch,
     pipes: PipePool,
+    /// Bytes read into a buffer, and into pipes.
+    pub(crate) moved: [u64; 2],
 }
 
 #[derive(Debug)]
@@ -141,29 +143,55 @@ impl LinuxIo {
         listeners: Vec<(TcpListener, Keepalive)>,
         pipes: usize,
     ) -> io::Result<Self> {
-        let mut registered = Vec::with_capacity(listeners.len());
-        for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
-            let mut socket = mio::net::TcpListener::from_std(socket);
-            registry.register(
-                &mut socket,
-                Source::Listener(id).token(),
-                Interest::READABLE,
-            )?;
-            registered.push(Listener {
-                socket: Some(socket),
-                keepalive,
-            });
-        }
-        Ok(Self {
+        let mut io = Self {
             registry,
-            listeners: registered,
+            listeners: Vec::with_capacity(listeners.len()),
             sessions: Sessions::default(),
             scratch: Scratch {
                 buffer: vec![0; copy::BUFFER].into(),
                 owner: None,
             },
             pipes: PipePool::new(pipes),
-        })
+            moved: [0; 2],
+        };
+        for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
+            io.listen(id, socket, keepalive)?;
+        }
+        Ok(io)
+    }
+
+    /// Accepts at one more listening socket, whose id is the next one.
+    ///
+    /// # Errors
+    /// It could not be registered. The id is taken nevertheless, by a listener that accepts nothing.
+    pub(crate) fn listen(
+        &mut self,
+        id: ListenerId,
+        socket: TcpListener,
+        keepalive: Keepalive,
+    ) -> io::Result<()> {
+        debug_assert_eq!(id.index(), self.listeners.len(), "ids are not left out");
+        let mut socket = mio::net::TcpListener::from_std(socket);
+        let token = Source::Listener(id).token();
+        let registered = self
+            .registry
+            .register(&mut socket, token, Interest::READABLE);
+        let socket = registered.is_ok().then_some(socket);
+        self.listeners.push(Listener { socket, keepalive });
+        registered
+    }
+
+    /// Sessions that a listener accepts from now on have these.
+    ///
+    /// # Errors
+    /// The kernel refuses an option.
+    pub(crate) fn set_keepalive(&mut self, id: ListenerId, keepalive: Keepalive) -> io::Result<()> {
+        let Some(listener) = self.listeners.get_mut(id.index()) else {
+            return Ok(());
+        };
+        listener.keepalive = keepalive;
+        let socket = listener.socket.as_ref();
+        socket.map_or(Ok(()), |socket| socket::change_keepalive(socket, keepalive))
     }
 
     /// Whether nothing is left of any session.
@@ -206,6 +234,7 @@ impl LinuxIo {
         };
         let outcome = copy::recv(source, &mut self.scratch.buffer);
         if let Outcome::Moved { bytes, .. } = outcome {
+            self.moved[0] += bytes as u64;
             entry.stores[dir as usize] = Store::Scratch {
                 start: 0,
                 end: bytes as u32,
@@ -235,6 +264,9 @@ impl LinuxIo {
             return Outcome::Broken(GONE);
         };
         let outcome = splice::fill(&mut pipe, source);
+        if let Outcome::Moved { bytes, .. } = outcome {
+            self.moved[1] += bytes as u64;
+        }
         if pipe.held() > 0 {
             entry.stores[dir as usize] = Store::Pipe(pipe);
             return match outcome {

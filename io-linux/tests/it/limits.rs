@@ -143,10 +143,10 @@ fn an_idle_session_ends() {
         thread::sleep(Duration::from_millis(100));
     }
     let (bytes, _) = rest(&client);
-    assert_eq!(bytes, []);
+    assert_eq!(bytes, b"");
     assert_lasted(idle, Duration::from_secs(1));
     let (bytes, _) = rest(&backend);
-    assert_eq!(bytes, []);
+    assert_eq!(bytes, b"");
     let tlb = site.tlb.as_ref().expect("a site with tlb");
     tlb.await_closed("idle-timeout");
 }
@@ -161,7 +161,7 @@ fn a_half_closed_session_ends_when_the_other_half_is_silent() {
     let closed = Instant::now();
     assert_eq!(rest(&backend), (Vec::new(), End::Fin));
     let (bytes, _) = rest(&client);
-    assert_eq!(bytes, []);
+    assert_eq!(bytes, b"");
     assert_lasted(closed, Duration::from_millis(500));
     let tlb = site.tlb.as_ref().expect("a site with tlb");
     tlb.await_closed("half-close-timeout");

@@ -34,7 +34,7 @@ fn stopping_closes_idle_sessions_spread_over_the_shutdown_timeout() {
     let mut ends: Vec<Duration> = thread::scope(|scope| {
         let watch = |client: &TcpStream| {
             let (bytes, _) = rest(client);
-            assert_eq!(bytes, [], "bytes that nobody sent");
+            assert_eq!(bytes, b"", "bytes that nobody sent");
             stopped.elapsed()
         };
         let watchers: Vec<_> = sessions

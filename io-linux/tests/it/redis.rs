@@ -144,7 +144,7 @@ fn benchmark(first: u8, relay: &str) {
         let most = calls.iter().max().expect("there are servers");
         assert_eq!(
             *most,
-            calls.iter().sum(),
+            calls.iter().sum::<u64>(),
             "{command} reached two: {calls:?}"
         );
         assert_eq!(*most, 2 * REQUESTS, "calls of {command}");
