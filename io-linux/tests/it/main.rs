@@ -1,5 +1,6 @@
 //! Black-box tests of the `tlb` binary on the real kernel, over loopback.
 
+mod admin;
 mod affinity;
 mod config;
 mod conformance;
