@@ -138,9 +138,12 @@ fn stopping_lets_sessions_end_in_their_own_way() {
     let deadline = Instant::now() + PATIENCE;
     let refused = loop {
         match TcpStream::connect(address) {
+            // It came in the moment between the last look at the queue and the close: Linux resets it.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => break error,
-            Ok(_) => assert!(Instant::now() < deadline, "it still listens"),
+            Ok(_) => {}
         }
+        assert!(Instant::now() < deadline, "it still listens");
     };
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(exchange(inside, b"and more"), b"and more");

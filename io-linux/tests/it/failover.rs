@@ -107,7 +107,10 @@ fn a_client_that_resets_while_tlb_connects_is_gone_at_once() {
 fn no_owner_left_ends_the_session_in_order() {
     let dead: Vec<Reserved> = (0..3).map(Reserved::new).collect();
     let addresses: Vec<SocketAddr> = dead.iter().map(Reserved::address).collect();
-    let setup = Setup::new(&addresses).pool("fall = 1").pool("retries = 1");
+    let setup = Setup::new(&addresses)
+        .pool("fall = 1")
+        .pool("retries = 1")
+        .pool("panic-threshold = \"off\"");
     let tlb = Tlb::start(&setup);
     // Two attempts each take at least one backend down, and no session finds one.
     for key in 0..6 {
