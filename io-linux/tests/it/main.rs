@@ -6,6 +6,7 @@ mod config;
 mod conformance;
 mod ctl;
 mod failover;
+mod fleet;
 mod harness;
 mod iperf3;
 mod limits;

@@ -32,19 +32,37 @@ impl Tlb {
     /// Starts it, and waits until it listens.
     #[track_caller]
     pub(crate) fn start(setup: &Setup) -> Self {
-        Self::started(setup, |config| command(Some("debug"), config))
+        Self::started(&setup.render(), |config| command(Some("debug"), config))
+    }
+
+    /// Starts it with this configuration, by `wrapper` if that is not empty: a program and its
+    /// arguments, which runs the command that follows them.
+    #[track_caller]
+    pub(crate) fn start_text(config: &str, wrapper: &[&str]) -> Self {
+        Self::started(config, |config| {
+            let tlb = command(Some("info"), config);
+            let Some((program, args)) = wrapper.split_first() else {
+                return tlb;
+            };
+            let mut wrapped = Command::new(program);
+            wrapped
+                .args(args)
+                .arg(tlb.get_program())
+                .args(tlb.get_args());
+            wrapped
+        })
     }
 
     /// Starts it without a log line for each session that ends in order.
     #[track_caller]
     pub(crate) fn start_quiet(setup: &Setup) -> Self {
-        Self::started(setup, |config| command(Some("info"), config))
+        Self::started(&setup.render(), |config| command(Some("info"), config))
     }
 
     /// Starts it with no more than `most` descriptors.
     #[track_caller]
     pub(crate) fn start_with_descriptors(setup: &Setup, most: u32) -> Self {
-        Self::started(setup, |config| {
+        Self::started(&setup.render(), |config| {
             let tlb = command(Some("debug"), config);
             let mut limited = Command::new("sh");
             limited
@@ -56,8 +74,8 @@ impl Tlb {
     }
 
     #[track_caller]
-    fn started(setup: &Setup, command: impl FnOnce(&Path) -> Command) -> Self {
-        let (config, mut process, log) = spawn(setup, command);
+    fn started(text: &str, command: impl FnOnce(&Path) -> Command) -> Self {
+        let (config, mut process, log) = spawn(text, command);
         let started =
             log.find_or_end(|line| line.contains("listening") && line.contains("address="));
         let Some(line) = started else {
@@ -78,7 +96,7 @@ impl Tlb {
     /// Runs it where it is expected to refuse: its exit status and everything it said.
     #[track_caller]
     pub(crate) fn run_to_end(setup: &Setup) -> (ExitStatus, String) {
-        let (config, mut process, log) = spawn(setup, |config| command(None, config));
+        let (config, mut process, log) = spawn(&setup.render(), |config| command(None, config));
         let status = process.await_end();
         log.find_or_end(|_| false);
         let _ = fs::remove_file(config);
@@ -88,6 +106,11 @@ impl Tlb {
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Replaces its configuration file; it is told by [`Tlb::signal`] or by its API.
+    pub(crate) fn rewrite(&self, config: &str) {
+        fs::write(&self.config, config).expect("a place for the configuration");
     }
 
     /// Its process id.
@@ -157,12 +180,12 @@ fn command(level: Option<&str>, config: &Path) -> Command {
     command
 }
 
-fn spawn(setup: &Setup, command: impl FnOnce(&Path) -> Command) -> (PathBuf, Process, Log) {
+fn spawn(text: &str, command: impl FnOnce(&Path) -> Command) -> (PathBuf, Process, Log) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("it-{}-{number}.toml", std::process::id());
     let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::write(&config, setup.render()).expect("a place for the configuration");
+    fs::write(&config, text).expect("a place for the configuration");
     let mut child = command(&config)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
