@@ -381,6 +381,15 @@ pub enum Event {
         /// Which.
         dir: Dir,
     },
+    /// It is a session's turn to go, because its backend went away.
+    Told {
+        /// The session.
+        session: SessionId,
+        /// The backend.
+        backend: Incarnation,
+        /// Why.
+        why: Why,
+    },
     /// A session ended.
     Closed(Closed),
     /// A backend failed `fall` times in a row and gets no new session until its back-off is over.

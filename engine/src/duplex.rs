@@ -433,8 +433,7 @@ impl Duplex {
 
     /// Whether the client has sent a byte that nobody has read, asked when the backend ended before its first byte.
     pub fn waiting(&mut self, waiting: bool) {
-        let quiet = !waiting || cfg!(tlb_planted = "replay-after-client-byte");
-        if !quiet || self.ends[Side::Client as usize].fault.is_some() {
+        if waiting || self.ends[Side::Client as usize].fault.is_some() {
             self.report.proven |= waiting;
             return self.unwatch();
         }

@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 45] = [
+const ALL: [(&str, bool); 43] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -85,16 +85,11 @@ const ALL: [(&str, bool); 45] = [
         cfg!(tlb_planted = "preread-deadline-per-byte"),
     ),
     ("probe-storm", cfg!(tlb_planted = "probe-storm")),
-    ("ramp-takes-all", cfg!(tlb_planted = "ramp-takes-all")),
     (
         "removed-backend-awaited",
         cfg!(tlb_planted = "removed-backend-awaited"),
     ),
     ("removed-not-told", cfg!(tlb_planted = "removed-not-told")),
-    (
-        "replay-after-client-byte",
-        cfg!(tlb_planted = "replay-after-client-byte"),
-    ),
     ("reset-becomes-fin", cfg!(tlb_planted = "reset-becomes-fin")),
     (
         "reset-before-acknowledged",

@@ -150,6 +150,11 @@ impl fmt::Display for Event {
                 write!(f, "established {session} {}", Named(*backend))
             }
             Self::HalfClosed { session, dir } => write!(f, "half-closed {session} {dir}"),
+            Self::Told {
+                session,
+                backend,
+                why,
+            } => write!(f, "told {session} {backend}: {}", why.name()),
             Self::Closed(closed) => write!(f, "{closed}"),
             Self::BackendDown {
                 pool,

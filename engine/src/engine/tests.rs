@@ -15,6 +15,8 @@ use core::net::SocketAddr;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use std::collections::BTreeMap;
 
+mod fleet;
+
 const LISTENER: ListenerId = ListenerId(0);
 const BLAME: Blame = Blame {
     fall: Failover::FALL,

@@ -15,7 +15,10 @@ impl Engine {
     ///
     /// Those that are not established go elsewhere at once. Of the others, each takes its turn from [`Tell::pace`].
     pub fn tell(&mut self, now: Timestamp, tell: &Tell) {
-        self.leave_at_once(now, tell.backend);
+        // Of those that are down or gone, the roster told before.
+        if tell.why == Why::Maint {
+            self.leave_at_once(now, tell.backend);
+        }
         let Some(how) = tell.how else {
             return;
         };
@@ -108,6 +111,16 @@ impl Engine {
             Why::Maint => CloseReason::BackendMaint,
             Why::Removed => CloseReason::BackendRemoved,
         };
+        let backend = session.backend.as_ref().map(|it| it.incarnation);
+        if let Some(backend) = backend {
+            let session = session.id;
+            let told = Event::Told {
+                session,
+                backend,
+                why,
+            };
+            self.events.push_back(told);
+        }
         let how = match how {
             TellHow::Close => self.honest_end(now, index),
             TellHow::Reset => Close::Reset,

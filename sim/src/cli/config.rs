@@ -1,16 +1,18 @@
 //! A user's configuration as what all scenarios have alike.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tlb::config_file::{ListenerSettings, PoolSettings, Settings};
+use tlb::config_file::{HealthSettings, ListenerSettings, PoolSettings, ProbeKind, Settings};
 use tlb::registry::UnpackRegistry;
+use tlb_engine::fleet::Admission;
 
 use super::recorded;
 use crate::swarm::draw::Template;
 use crate::swarm::frames;
-use crate::swarm::scenario::{Door, Framing, Group, Membership};
+use crate::swarm::scenario::{Door, FleetRules, Framing, Group, Membership, Probing};
 
 /// Most backends that fit into the simulator's addresses.
 const BACKENDS_MAX: usize = 200;
@@ -111,6 +113,23 @@ fn door(of: &ListenerSettings, framing: Framing) -> Door {
         max_sessions: engine.max_sessions,
         idle_ms: engine.idle_timeout.map(millis),
         half_close_ms: millis(engine.half_close_timeout),
+        admission: of.admission.map(pair),
+        per_source: of.per_source.map(NonZeroU32::get),
+    }
+}
+
+const fn pair(of: Admission) -> (u32, u32) {
+    (of.rate.get(), of.burst.get())
+}
+
+/// Whatever a probe asks for, the simulated backends answer it as they should if they answer.
+fn probing(of: &HealthSettings) -> Probing {
+    Probing {
+        interval_ms: millis(of.schedule.interval),
+        timeout_ms: millis(of.schedule.timeout),
+        rise: of.schedule.rise,
+        fall: of.schedule.fall,
+        exchange: !matches!(of.kind, ProbeKind::Tcp),
     }
 }
 
@@ -121,5 +140,14 @@ fn group(of: &PoolSettings) -> Group {
         connect_ms: millis(of.failover.connect_timeout),
         retries: of.failover.retries,
         fall: of.failover.fall,
+        fleet: FleetRules {
+            health: of.health.as_ref().map(probing),
+            panic: of.failover.panic,
+            max_ejected: of.failover.max_ejected,
+            on_down: of.on_down.how,
+            tell_rate: of.on_down.rate.get(),
+            ramp_ms: of.slow_start.map(millis),
+            admission: of.admission.map(pair),
+        },
     }
 }

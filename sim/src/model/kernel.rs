@@ -65,6 +65,19 @@ pub enum Hatch {
     Unreachable,
 }
 
+/// What a probe of a backend would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its kernel takes connections.
+    Answers,
+    /// Its kernel refuses them.
+    Refuses,
+    /// The network says that there is no such host.
+    Unreachable,
+    /// Nothing.
+    Silent,
+}
+
 /// A place where one listens.
 #[derive(Debug, Default)]
 struct Door {
@@ -240,6 +253,19 @@ impl Kernel {
     }
 
     /// How the host at a link answers connects from now on.
+    pub fn reach(&self, link: usize) -> Reach {
+        if self.links[link].held {
+            return Reach::Silent;
+        }
+        match self.backend_doors[link].hatch {
+            Hatch::Open => Reach::Answers,
+            Hatch::Refusing => Reach::Refuses,
+            Hatch::Hanging => Reach::Silent,
+            Hatch::Unreachable => Reach::Unreachable,
+        }
+    }
+
+    /// What becomes of connects to a backend from now on.
     pub fn set_hatch(&mut self, link: usize, hatch: Hatch) {
         self.backend_doors[link].hatch = hatch;
     }

@@ -2,14 +2,18 @@
 //! and calls.
 
 mod conservation;
+pub mod fleet;
 mod half_close;
 mod health;
 mod integrity;
+pub mod rates;
 mod routing;
 mod timers;
 
 use tlb_engine::api::Event;
 use tlb_engine::drive::Turn;
+use tlb_engine::health::Change;
+use tlb_engine::ids::{Incarnation, PoolId};
 use tlb_engine::roster::Roster;
 use tlb_engine::time::Timestamp;
 
@@ -71,6 +75,28 @@ impl Checkers {
         self.routing.event(scene, event, findings);
         self.health.event(scene, event, findings);
         self.timers.event(scene, event, findings);
+    }
+
+    /// Another worker's opinion of a backend is about to reach the engine.
+    pub fn advised(
+        &mut self,
+        scenario: &Scenario,
+        roster: &Roster,
+        now: Timestamp,
+        pool: PoolId,
+        backend: Incarnation,
+        change: Change,
+    ) {
+        if !health::is_known(roster, pool, backend) {
+            return;
+        }
+        let rules = &scenario.pools[pool.index()].fleet;
+        if self
+            .routing
+            .advised(roster, rules, now, (pool, backend), change)
+        {
+            self.health.advised(backend, change);
+        }
     }
 
     /// A turn is over, in which so many calls got something done.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use tlb_engine::api::{CloseReason, Closed, Event, Fault};
 use tlb_engine::drive::{Outcome, Via};
+use tlb_engine::fleet::{FleetAction, FleetEvent};
 use tlb_engine::unpack::Reject;
 
 use super::scenario::Trouble;
@@ -39,6 +40,9 @@ fn expected() -> Vec<(&'static str, &'static str)> {
         CloseReason::IdleTimeout,
         CloseReason::HalfCloseTimeout,
         CloseReason::Shutdown,
+        CloseReason::BackendDown,
+        CloseReason::BackendMaint,
+        CloseReason::BackendRemoved,
     ];
     let mut all: Vec<_> = reasons
         .iter()
@@ -59,10 +63,17 @@ fn expected() -> Vec<(&'static str, &'static str)> {
     all.extend(faults.map(|fault| ("fault", fault_name(fault))));
     all.extend(Injected::ALL.map(|kind| ("injected", injected_name(kind))));
     all.extend(TROUBLES.map(|trouble| ("timetable", trouble)));
+    all.extend(FLEET.map(|name| ("fleet", name)));
     all
 }
 
-const TROUBLES: [&str; 22] = [
+/// What a fleet does.
+const FLEET: [&str; 11] = [
+    "publish", "tell", "advise", "probe", "cancel", "down", "up", "ejected", "maint", "panic",
+    "moved",
+];
+
+const TROUBLES: [&str; 24] = [
     "kill",
     "up",
     "hang",
@@ -84,6 +95,8 @@ const TROUBLES: [&str; 22] = [
     "add",
     "drain",
     "readdress",
+    "maint",
+    "ready",
     "stop",
 ];
 
@@ -143,6 +156,29 @@ impl Coverage {
     /// Something that the timetable did.
     pub fn trouble(&mut self, trouble: Trouble) {
         self.count("timetable", trouble.name(), 1);
+    }
+
+    /// What the fleet wants done.
+    pub fn fleet_action(&mut self, action: &FleetAction) {
+        let name = match action {
+            FleetAction::Publish(_) => "publish",
+            FleetAction::Tell(_) => "tell",
+            FleetAction::Advise { .. } => "advise",
+            FleetAction::Probe { .. } => "probe",
+            FleetAction::Cancel { .. } => "cancel",
+            _ => return,
+        };
+        self.count("fleet", name, 1);
+    }
+
+    /// What the fleet says.
+    pub fn fleet_event(&mut self, event: &FleetEvent) {
+        match event {
+            FleetEvent::State { to, .. } => self.count("fleet", to.name(), 1),
+            FleetEvent::Panic { on: true, .. } => self.count("fleet", "panic", 1),
+            FleetEvent::Moved { .. } => self.count("fleet", "moved", 1),
+            _ => {}
+        }
     }
 
     /// Trouble that the kernel made.
@@ -260,6 +296,8 @@ impl Trouble {
             Self::Add(_) => "add",
             Self::Drain(_) => "drain",
             Self::Readdress(_) => "readdress",
+            Self::Maint(_) => "maint",
+            Self::Ready(_) => "ready",
             Self::Stop => "stop",
         }
     }
@@ -302,7 +340,9 @@ impl Trouble {
             | Self::Remove(at)
             | Self::Add(at)
             | Self::Drain(at)
-            | Self::Readdress(at) => (Some(at), None),
+            | Self::Readdress(at)
+            | Self::Maint(at)
+            | Self::Ready(at) => (Some(at), None),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a seed to a scenario.
 
+mod fleet;
 mod timetable;
 
 use std::fmt;
@@ -10,8 +11,8 @@ use tlb_engine::rng::Rng;
 
 use super::frames;
 use super::scenario::{
-    Backend, Client, Door, FRAME_FIXED, FRAME_MIN, Framing, Group, Membership, Scenario, Script,
-    Start, Then, Trouble,
+    Backend, Client, Door, FRAME_FIXED, FRAME_MIN, FleetRules, Framing, Group, Membership,
+    Scenario, Script, Start, Then, Trouble,
 };
 use crate::model::Tuning;
 
@@ -87,6 +88,7 @@ pub fn draw_like(template: Option<&Template>, seed: u64, intensity: Intensity) -
     // Streams of their own, so that a draw more in one does not shift the others.
     let mut root = Rng::new(seed);
     let (mut world, mut workload, mut faults) = (root.split(), root.split(), root.split());
+    let mut fleet = root.split();
     let mut scenario = draw_world(seed, &mut world);
     if let Some(template) = template {
         template.impose(&mut scenario, &mut world);
@@ -102,6 +104,16 @@ pub fn draw_like(template: Option<&Template>, seed: u64, intensity: Intensity) -
     let classes = Classes::draw(&mut workload);
     wild_workload(&mut scenario, &mut workload, &classes, template.is_none());
     timetable::draw(&mut scenario, &mut faults);
+    if template.is_none() && chance(&mut fleet, 50) {
+        fleet::draw(&mut scenario, &mut fleet);
+    }
+    if scenario
+        .pools
+        .iter()
+        .any(|group| group.fleet.health.is_some())
+    {
+        fleet::trouble(&mut scenario, &mut fleet);
+    }
     scenario
 }
 
@@ -151,6 +163,7 @@ fn draw_world(seed: u64, rng: &mut Rng) -> Scenario {
         preread_memory: one_of(rng, &[2000, 100_000, 1 << 20]),
         reset_ms: within(rng, 50, 1500),
         shutdown_ms: within(rng, 0, 1500),
+        control_us: 2000,
         listeners: (0..pools).map(|pool| draw_door(rng, pool)).collect(),
         pools: (0..pools).map(|_| draw_group(rng)).collect(),
         backends: (0..backends)
@@ -186,6 +199,8 @@ fn draw_door(rng: &mut Rng, pool: usize) -> Door {
         max_sessions: one_of(rng, &[2, 1000, 1000]),
         idle_ms: one_of(rng, &[None, None, Some(300), Some(2000)]),
         half_close_ms: one_of(rng, &[200, 3000, 10_000]),
+        admission: None,
+        per_source: None,
     }
 }
 
@@ -208,6 +223,7 @@ fn draw_group(rng: &mut Rng) -> Group {
         connect_ms: within(rng, 50, 800),
         retries: within(rng, 0, 5) as u8,
         fall: within(rng, 1, 4) as u32,
+        fleet: FleetRules::NONE,
     }
 }
 

@@ -1,12 +1,15 @@
 //! A scenario: a world and what is done to it, as data.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use tlb_engine::api::TellHow;
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::Mode;
 use tlb_engine::ids::PoolId;
+use tlb_engine::pace::{Bucket, Sources};
 use tlb_engine::time::Duration;
 use tlb_engine::unpack::{
     Delimited, Endian, Fixed, FrameSize, Key, Length, LengthField, Spec, Unpack,
@@ -43,6 +46,8 @@ pub struct Scenario {
     pub reset_ms: u64,
     /// Over how long sessions end when tlb stops.
     pub shutdown_ms: u64,
+    /// How long a word of the control thread to a worker, or back, may take.
+    pub control_us: u64,
     /// Where clients come in, at every worker.
     pub listeners: Vec<Door>,
     /// The pools.
@@ -72,6 +77,10 @@ pub struct Door {
     pub idle_ms: Option<u64>,
     /// Half-close timeout.
     pub half_close_ms: u64,
+    /// Sessions a second, and how many at once.
+    pub admission: Option<(u32, u32)>,
+    /// Most sessions of a client address.
+    pub per_source: Option<u32>,
 }
 
 /// How the first frame looks.
@@ -104,6 +113,55 @@ pub struct Group {
     pub retries: u8,
     /// Failures that take a backend down.
     pub fall: u32,
+    /// What the fleet does with it.
+    pub fleet: FleetRules,
+}
+
+/// What the fleet does with a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetRules {
+    /// How its backends are probed.
+    pub health: Option<Probing>,
+    /// Below so many per cent of backends that are up, all are used.
+    pub panic: u32,
+    /// Most backends that are ejected at a time, in per cent.
+    pub max_ejected: u32,
+    /// What becomes of sessions whose backend goes away.
+    pub on_down: Option<TellHow>,
+    /// So many of them a second.
+    pub tell_rate: u32,
+    /// How long a backend that comes back takes to its whole share.
+    pub ramp_ms: Option<u64>,
+    /// New sessions of each backend a second, and how many at once.
+    pub admission: Option<(u32, u32)>,
+}
+
+impl FleetRules {
+    /// No health, no limits: sessions stay.
+    pub const NONE: Self = Self {
+        health: None,
+        panic: 0,
+        max_ejected: 100,
+        on_down: None,
+        tell_rate: 1000,
+        ramp_ms: None,
+        admission: None,
+    };
+}
+
+/// Probes of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// From one to the next.
+    pub interval_ms: u64,
+    /// How long one may take.
+    pub timeout_ms: u64,
+    /// Successes that bring a backend up.
+    pub rise: u32,
+    /// Failures that take it down.
+    pub fall: u32,
+    /// A process must answer, not only its kernel.
+    pub exchange: bool,
 }
 
 /// Whether a backend is in the first roster.
@@ -253,6 +311,10 @@ pub enum Trouble {
     Drain(usize),
     /// It moves to another address.
     Readdress(usize),
+    /// An operator takes it into maintenance.
+    Maint(usize),
+    /// An operator wants it to serve.
+    Ready(usize),
     /// All workers stop.
     Stop,
 }
@@ -312,6 +374,8 @@ impl Door {
             max_sessions: self.max_sessions,
             idle_timeout: self.idle_ms.map(Duration::from_millis),
             half_close_timeout: Duration::from_millis(self.half_close_ms),
+            admission: self.admission.and_then(bucket),
+            per_source: self.per_source.and_then(NonZeroU32::new).map(Sources::new),
             ..Listener::new("l", unpack, PoolId(self.pool as u32))
         }
     }
@@ -366,6 +430,10 @@ impl Framing {
     }
 }
 
+fn bucket((rate, burst): (u32, u32)) -> Option<Bucket> {
+    Some(Bucket::new(NonZeroU32::new(rate)?, NonZeroU32::new(burst)?))
+}
+
 impl Group {
     /// As the engine wants it.
     pub fn failover(&self) -> Failover {
@@ -373,7 +441,8 @@ impl Group {
             connect_timeout: Duration::from_millis(self.connect_ms),
             retries: self.retries,
             fall: self.fall,
-            panic: 0,
+            panic: self.fleet.panic,
+            max_ejected: self.fleet.max_ejected,
             ..Failover::default()
         }
     }

@@ -3,6 +3,7 @@
 //! A line is a word and `name=value` fields, in any order; `#` begins a comment. Printing what was
 //! read gives the same text.
 
+mod fleet;
 mod framing;
 
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
     let s = scenario;
     writeln!(
         out,
-        "world seed={} workers={} mode={} lag={} heal={} memory={} reset={} shutdown={}",
+        "world seed={} workers={} mode={} lag={} heal={} memory={} reset={} shutdown={} control={}",
         s.seed,
         s.workers,
         mode_name(s.mode),
@@ -54,7 +55,8 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
         s.heal_us,
         s.preread_memory,
         s.reset_ms,
-        s.shutdown_ms
+        s.shutdown_ms,
+        s.control_us
     )?;
     let t = &s.tuning;
     writeln!(
@@ -79,11 +81,12 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
         let (policy, points) = policy_name(group.policy);
         writeln!(
             out,
-            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={}",
+            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={}{}",
             optional(group.bounded),
             group.connect_ms,
             group.retries,
-            group.fall
+            group.fall,
+            fleet::print(&group.fleet)
         )?;
     }
     for backend in &s.backends {
@@ -128,13 +131,16 @@ fn print_door(door: &Door, out: &mut String) -> fmt::Result {
     let framing = framing::print(door.framing);
     writeln!(
         out,
-        "listener framing={framing} pool={} preread={} limit={} max={} idle={} half-close={}",
+        "listener framing={framing} pool={} preread={} limit={} max={} idle={} half-close={} \
+         admission={} per-source={}",
         door.pool,
         door.preread_ms,
         door.limit,
         door.max_sessions,
         optional(door.idle_ms),
-        door.half_close_ms
+        door.half_close_ms,
+        fleet::pair(door.admission),
+        optional(door.per_source)
     )
 }
 
@@ -236,6 +242,29 @@ impl<'a> Fields<'a> {
         self.number(name).map(Some)
     }
 
+    /// These fields, with one more if it is missing: scenarios that were kept before there was such a thing.
+    fn or(&self, name: &'a str, value: &'a str) -> Self {
+        let mut fields = self.fields.clone();
+        fields.entry(name).or_insert(value);
+        Self {
+            line: self.line,
+            fields,
+        }
+    }
+
+    /// Two numbers with a `/` between them.
+    fn pair(&self, name: &str) -> Result<Option<(u32, u32)>, TextError> {
+        let word = self.word(name)?;
+        if word == "off" {
+            return Ok(None);
+        }
+        let both = word.split_once('/');
+        let both = both.and_then(|(one, other)| Some((one.parse().ok()?, other.parse().ok()?)));
+        let both = both.filter(|&(one, other)| one > 0 && other > 0);
+        both.map(Some)
+            .ok_or_else(|| self.error(format!("{name}={word} is not two numbers")))
+    }
+
     fn flag(&self, name: &str) -> Result<bool, TextError> {
         Ok(self.number::<u8>(name)? != 0)
     }
@@ -285,6 +314,7 @@ impl<'a> Fields<'a> {
         into.preread_memory = self.number("memory")?;
         into.reset_ms = self.number("reset")?;
         into.shutdown_ms = self.number("shutdown")?;
+        into.control_us = self.or("control", "2000").number("control")?;
         Ok(())
     }
 
@@ -313,6 +343,8 @@ impl<'a> Fields<'a> {
             max_sessions: self.number("max")?,
             idle_ms: self.optional("idle")?,
             half_close_ms: self.number("half-close")?,
+            admission: self.or("admission", "off").pair("admission")?,
+            per_source: self.or("per-source", "off").optional("per-source")?,
         })
     }
 
@@ -332,6 +364,7 @@ impl<'a> Fields<'a> {
             connect_ms: self.number("connect")?,
             retries: self.number("retries")?,
             fall: self.number("fall")?,
+            fleet: fleet::parse(self)?,
         })
     }
 
@@ -387,6 +420,8 @@ impl<'a> Fields<'a> {
             "add" => Trouble::Add(of()?),
             "drain" => Trouble::Drain(of()?),
             "readdress" => Trouble::Readdress(of()?),
+            "maint" => Trouble::Maint(of()?),
+            "ready" => Trouble::Ready(of()?),
             "stop" => Trouble::Stop,
             other => return Err(self.error(format!("what={other} is unknown"))),
         };

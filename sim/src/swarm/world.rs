@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use tlb_engine::Engine;
 use tlb_engine::api::{CloseReason, Event};
+use tlb_engine::config::Config;
 use tlb_engine::drive::{Driver, Outcome, Readiness};
 use tlb_engine::ids::{ListenerId, SocketId};
 use tlb_engine::rng::Rng;
-use tlb_engine::roster::Roster;
 use tlb_engine::time::{Duration, Timestamp};
 
-use self::fleet::Fleet;
+use self::fleet::{Control, Message};
+use super::check::fleet::Whence;
+use super::check::rates::Rates;
 use super::check::{Checkers, Findings, Scene, integrity};
 use super::coverage::Coverage;
 use super::peers::Peer;
@@ -67,7 +69,7 @@ struct Worker {
     deadline: Option<Timestamp>,
     busy: bool,
     run_at: Option<Timestamp>,
-    rosters: VecDeque<Arc<Roster>>,
+    inbox: VecDeque<Message>,
     stop: bool,
     /// Events to be given for no reason.
     stray: Vec<(SocketId, Readiness)>,
@@ -81,8 +83,12 @@ enum Note {
     Client(usize),
     Trouble(usize),
     GiveUp(usize),
-    Roster(usize),
+    Message(usize),
     Heal,
+    Fleet,
+    Report,
+    Probe(usize),
+    Calm,
 }
 
 impl Note {
@@ -91,8 +97,12 @@ impl Note {
             Self::Client(number) => (0, number),
             Self::Trouble(number) => (1, number),
             Self::GiveUp(number) => (2, number),
-            Self::Roster(number) => (3, number),
+            Self::Message(number) => (3, number),
             Self::Heal => (4, 0),
+            Self::Fleet => (5, 0),
+            Self::Report => (6, 0),
+            Self::Probe(number) => (7, number),
+            Self::Calm => (8, 0),
         };
         (kind << 32) | number as u64
     }
@@ -103,8 +113,12 @@ impl Note {
             0 => Self::Client(number),
             1 => Self::Trouble(number),
             2 => Self::GiveUp(number),
-            3 => Self::Roster(number),
-            _ => Self::Heal,
+            3 => Self::Message(number),
+            4 => Self::Heal,
+            5 => Self::Fleet,
+            6 => Self::Report,
+            7 => Self::Probe(number),
+            _ => Self::Calm,
         }
     }
 }
@@ -115,7 +129,9 @@ struct World<'a> {
     workers: Vec<Worker>,
     peers: Vec<Peer>,
     conns: u32,
-    fleet: Fleet,
+    control: Control,
+    config: Arc<Config>,
+    rates: Rates,
     frozen: Vec<bool>,
     vanished: Vec<bool>,
     healed: bool,
@@ -141,8 +157,8 @@ impl<'a> World<'a> {
             chunking,
         );
         let kernel = Rc::new(RefCell::new(kernel));
-        let fleet = Fleet::new(scenario);
-        let roster = fleet.roster();
+        let control = Control::new(scenario, root.next_u64());
+        let roster = Arc::clone(control.fleet.roster());
         let config = Arc::new(scenario.config());
         let worker = |number| {
             let io = ModelIo::new(Rc::clone(&kernel), number, Scarcity::default());
@@ -158,7 +174,7 @@ impl<'a> World<'a> {
                 deadline: None,
                 busy: true,
                 run_at: None,
-                rosters: VecDeque::new(),
+                inbox: VecDeque::new(),
                 stop: false,
                 stray: Vec::new(),
                 old: VecDeque::new(),
@@ -172,7 +188,9 @@ impl<'a> World<'a> {
             workers,
             peers: Vec::new(),
             conns: 0,
-            fleet,
+            control,
+            config,
+            rates: Rates::default(),
             frozen: vec![false; scenario.backends.len()],
             vanished: vec![false; scenario.backends.len()],
             healed: false,
@@ -209,6 +227,8 @@ impl<'a> World<'a> {
             kernel.note_at(at(us), Note::Trouble(number).pack());
         }
         kernel.note_at(at(scenario.heal_us), Note::Heal.pack());
+        drop(kernel);
+        self.steer(Whence::Elsewhere);
     }
 
     fn reset_links(&self) {
@@ -234,6 +254,7 @@ impl<'a> World<'a> {
             return;
         }
         self.quiescence("after everything was healed");
+        self.agreed();
         self.stop_all();
         self.until_quiet();
         self.quiescence("after the stop");
@@ -379,7 +400,7 @@ impl<'a> World<'a> {
             if worker.finished {
                 continue;
             }
-            let told = worker.stop || !worker.rosters.is_empty() || !worker.stray.is_empty();
+            let told = worker.stop || !worker.inbox.is_empty() || !worker.stray.is_empty();
             let due = worker.deadline.is_some_and(|at| at <= now);
             if worker.run_at.is_none() && (events || told || due) {
                 let lag = self.network.below(self.scenario.lag_us + 1);
@@ -418,10 +439,7 @@ impl<'a> World<'a> {
         }
         self.scratch = events;
         self.accepts = accepts;
-        while let Some(roster) = self.workers[number].rosters.pop_front() {
-            self.workers[number].driver.publish(now, roster);
-            self.observe(number);
-        }
+        self.take_words(number);
         if core::mem::take(&mut self.workers[number].stop) {
             self.workers[number].driver.stop(now);
             self.workers[number].checkers.stopped(now);
@@ -479,12 +497,16 @@ impl<'a> World<'a> {
         self.calls = calls;
         for event in &events {
             self.coverage.event(event);
+            self.rates.event(&scene, event, &mut self.findings);
             worker.checkers.event(&scene, event, &mut self.findings);
             if let Event::Closed(closed) = event
                 && let Some(client) = self.scenario.client_at(closed.peer)
             {
                 self.reasons.insert(client, closed.reason);
             }
+        }
+        for event in &events {
+            self.report(number, event);
         }
         progress
     }
@@ -512,8 +534,14 @@ impl<'a> World<'a> {
                 self.findings.add("conservation", what);
             }
         }
-        if let Some(what) = self.fleet.leaks() {
+        if let Some(what) = self.control.leaks() {
             self.findings.add("conservation", what);
+        }
+        for rules in self.config.listeners.iter().flatten() {
+            if rules.per_source.as_ref().is_some_and(|it| it.live() > 0) {
+                let what = "an address counts sessions where there are none".into();
+                self.findings.add("conservation", what);
+            }
         }
         drop(kernel);
         integrity(

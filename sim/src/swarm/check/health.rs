@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tlb_engine::api::Event;
+use tlb_engine::api::{Event, Fault};
+use tlb_engine::health::Change;
 use tlb_engine::ids::{Incarnation, PoolId, SessionId};
 use tlb_engine::roster::Roster;
 
@@ -14,6 +15,8 @@ const NAME: &str = "health";
 struct Row {
     failures: u32,
     down: bool,
+    /// An attempt was given up, and whether that was the backend's failure cannot be told from outside.
+    doubtful: bool,
 }
 
 /// Counts failures.
@@ -62,6 +65,18 @@ impl Health {
                     return;
                 }
                 row.failures += 1;
+                let known = scene.roster.pool(pool).into_iter();
+                let mut known = known.flat_map(|pool| pool.backends());
+                row.doubtful |= fault == Fault::Unreachable
+                    && known.any(|it| it.incarnation == backend && (it.down || it.draining));
+                if row.doubtful {
+                    return;
+                }
+                // Where a pool can spare nobody more, failures are counted and that is all.
+                let capped = scene.scenario.pools[pool.index()].fleet.max_ejected < 100;
+                if capped {
+                    return;
+                }
                 if row.failures >= scene.scenario.pools[pool.index()].fall {
                     self.due = Some(backend);
                 }
@@ -71,12 +86,12 @@ impl Health {
                 ..
             } => {
                 let row = self.rows.entry(backend).or_default();
-                row.failures = 0;
+                (row.failures, row.doubtful) = (0, false);
             }
             Event::BackendDown { pool, backend, .. } => {
                 let row = self.rows.entry(backend).or_default();
                 let fall = scene.scenario.pools[pool.index()].fall;
-                if row.down || row.failures < fall {
+                if row.down || row.failures < fall && !row.doubtful {
                     let failures = row.failures;
                     findings.add(
                         NAME,
@@ -97,6 +112,16 @@ impl Health {
             }
             _ => {}
         }
+    }
+
+    /// Another worker's opinion: the row is that of a backend that it took down, or knows nothing of.
+    pub(super) fn advised(&mut self, backend: Incarnation, change: Change) {
+        let row = Row {
+            failures: 0,
+            down: change == Change::Down,
+            doubtful: false,
+        };
+        self.rows.insert(backend, row);
     }
 
     pub(super) fn end(&self, findings: &mut Findings) {

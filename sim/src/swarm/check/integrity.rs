@@ -122,7 +122,12 @@ fn whole(
         return Ok(());
     }
     let explained = match reason {
-        CloseReason::IdleTimeout | CloseReason::Shutdown => true,
+        // At rest, so that a FIN cuts nothing off.
+        CloseReason::IdleTimeout
+        | CloseReason::Shutdown
+        | CloseReason::BackendDown
+        | CloseReason::BackendMaint
+        | CloseReason::BackendRemoved => true,
         CloseReason::ClientLeft
         | CloseReason::PrereadTimeout
         | CloseReason::PrereadLimit

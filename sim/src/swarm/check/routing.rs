@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use tlb_engine::api::{CloseReason, Event};
 use tlb_engine::balance::{Policy, hash_key, hash_source};
-use tlb_engine::health::Passive;
+use tlb_engine::health::{Change, Passive};
 use tlb_engine::ids::{Incarnation, PoolId, SessionId};
 use tlb_engine::rng::Rng;
-use tlb_engine::roster::Pool;
+use tlb_engine::roster::{Pool, Roster};
 use tlb_engine::time::{Duration, Timestamp};
 
 use super::health::is_known;
 use super::{Findings, Scene};
+use crate::swarm::scenario::FleetRules;
 use crate::swarm::stream;
 
 const NAME: &str = "routing";
@@ -38,6 +39,17 @@ struct Down {
     trial: Option<SessionId>,
     /// The last trial said nothing: the next one may come at once.
     at_once: bool,
+}
+
+impl Down {
+    const fn since(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            strikes: 1,
+            trial: None,
+            at_once: false,
+        }
+    }
 }
 
 /// The oracle.
@@ -96,14 +108,11 @@ impl Routing {
                     seeker.now_at = None;
                 }
             }
-            Event::BackendDown { backend, .. } => {
-                let down = Down {
-                    since: scene.now,
-                    strikes: 1,
-                    trial: None,
-                    at_once: false,
-                };
-                self.down.insert(backend, down);
+            Event::BackendDown { pool, backend, .. } => {
+                self.down.insert(backend, Down::since(scene.now));
+                if let Err(what) = self.within_cap(scene, pool) {
+                    findings.add(NAME, what);
+                }
             }
             Event::BackendUp { backend, .. } => {
                 self.down.remove(&backend);
@@ -145,6 +154,74 @@ impl Routing {
         }
     }
 
+    /// Another worker's opinion. Returns whether it changes anything.
+    pub(super) fn advised(
+        &mut self,
+        roster: &Roster,
+        rules: &FleetRules,
+        now: Timestamp,
+        (pool, backend): (PoolId, Incarnation),
+        change: Change,
+    ) -> bool {
+        match change {
+            Change::Up => {
+                self.down.remove(&backend);
+                true
+            }
+            Change::Down if self.down.contains_key(&backend) => false,
+            Change::Down => {
+                let Some(pool) = roster.pool(pool) else {
+                    return false;
+                };
+                let (eligible, ejected) = self.ejected(pool);
+                let more = 100 * (ejected + 1) <= rules.max_ejected as usize * eligible;
+                let may = ejected == 0 || more;
+                if may {
+                    self.down.insert(backend, Down::since(now));
+                }
+                may
+            }
+        }
+    }
+
+    /// Backends of a pool that would be used if all were well, and those of them that are ejected.
+    fn ejected(&self, pool: &Pool) -> (usize, usize) {
+        let backends = pool.backends().iter();
+        let eligible = backends.filter(|it| !it.draining && it.address.is_some());
+        let (mut all, mut ejected) = (0, 0);
+        for backend in eligible {
+            all += 1;
+            ejected += usize::from(self.down.contains_key(&backend.incarnation));
+        }
+        (all, ejected)
+    }
+
+    fn within_cap(&self, scene: &Scene<'_>, id: PoolId) -> Result<(), String> {
+        let Some(pool) = scene.roster.pool(id) else {
+            return Ok(());
+        };
+        let most = scene.scenario.pools[id.index()].fleet.max_ejected as usize;
+        let (eligible, ejected) = self.ejected(pool);
+        if ejected <= 1 || 100 * ejected <= most * eligible {
+            return Ok(());
+        }
+        Err(format!(
+            "{ejected} of {eligible} are ejected, {most} % may be"
+        ))
+    }
+
+    /// Whether so few backends of a pool are well that all are used.
+    fn panics(&self, scene: &Scene<'_>, id: PoolId, pool: &Pool) -> bool {
+        let (eligible, _) = self.ejected(pool);
+        let well = pool.backends().iter().filter(|it| {
+            !it.draining
+                && it.address.is_some()
+                && !it.down
+                && !self.down.contains_key(&it.incarnation)
+        });
+        100 * well.count() < scene.scenario.pools[id.index()].fleet.panic as usize * eligible
+    }
+
     fn trial_over(&mut self, now: Timestamp, session: SessionId, backend: Incarnation, fair: bool) {
         if let Some(down) = self.down.get_mut(&backend)
             && down.trial == Some(session)
@@ -160,13 +237,15 @@ impl Routing {
 
     /// A session was turned away because nobody may take it: is that so?
     fn nobody(&self, scene: &Scene<'_>, pool: PoolId, session: SessionId, findings: &mut Findings) {
+        let id = pool;
         let Some(pool) = scene.roster.pool(pool) else {
             return;
         };
+        let panic = self.panics(scene, id, pool);
         let up = pool.backends().iter().find(|backend| {
             backend.address.is_some()
                 && !backend.draining
-                && !self.down.contains_key(&backend.incarnation)
+                && (panic || !backend.down && !self.down.contains_key(&backend.incarnation))
         });
         if let Some(backend) = up {
             let id = &backend.id;
@@ -185,7 +264,9 @@ impl Routing {
         backend: Incarnation,
         to: std::net::SocketAddr,
     ) -> Result<(), String> {
+        let id = pool;
         let pool = scene.roster.pool(pool).ok_or("its pool is unknown")?;
+        let panic = self.panics(scene, id, pool);
         let slots = pool.backends();
         let slot = slots
             .iter()
@@ -210,8 +291,16 @@ impl Routing {
         if tried.contains(&backend) {
             return Err("it has just failed there".into());
         }
-        if let Some(down) = self.down.get_mut(&backend) {
-            try_out(down, scene.now, session)?;
+        if slots[slot].down && !panic {
+            return Err("it is down, as the roster says".into());
+        }
+        match self.down.get_mut(&backend) {
+            Some(down) if panic => {
+                // Whether this is its trial depends on when its back-off ends, which is chance.
+                (down.trial, down.at_once) = (None, true);
+            }
+            Some(down) => try_out(down, scene.now, session)?,
+            None => {}
         }
         let Some(client) = client else {
             return Err("nobody comes from there".into());
@@ -220,6 +309,11 @@ impl Routing {
             return Ok(());
         };
         if pool.bounded_load.is_some() {
+            return Ok(());
+        }
+        // Whoever waits for a turn may have been given its owner under an earlier roster.
+        let waits = slots[slot].admission.is_some();
+        if panic || waits {
             return Ok(());
         }
         self.owner(pool, hash, slot, &tried)
@@ -248,6 +342,9 @@ impl Routing {
             let backend = &pool.backends()[slot];
             let may = backend.address.is_some()
                 && !backend.draining
+                && !backend.down
+                // One that has come up lately takes a part only.
+                && backend.ramp.is_none()
                 && !tried.contains(&backend.incarnation)
                 && !self.down.contains_key(&backend.incarnation);
             if may {

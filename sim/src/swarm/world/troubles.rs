@@ -1,6 +1,7 @@
 //! What the timetable does to the world, and how everything is healed.
 
 use tlb_engine::drive::Readiness;
+use tlb_engine::fleet::Admin;
 use tlb_engine::ids::ListenerId;
 use tlb_engine::time::Duration;
 
@@ -11,9 +12,6 @@ use crate::model::ledger::Injected;
 use crate::swarm::peers::Peer;
 use crate::swarm::scenario::{Membership, Scenario, Trouble};
 use crate::swarm::stream::Origin;
-
-/// A roster reaches the workers within this, each at its own time.
-const ROSTER_US: u64 = 2000;
 
 impl World<'_> {
     pub(super) fn note(&mut self, note: Note) {
@@ -34,11 +32,12 @@ impl World<'_> {
                     self.kernel.borrow_mut().give_up(link);
                 }
             }
-            Note::Roster(worker) => {
-                let roster = self.fleet.roster();
-                self.workers[worker].rosters.push_back(roster);
-            }
+            Note::Message(worker) => self.arrive(worker),
             Note::Heal => self.heal(),
+            Note::Fleet => self.fleet_due(),
+            Note::Report => self.reported(),
+            Note::Probe(number) => self.probe_answered(number),
+            Note::Calm => self.calm(),
         }
     }
 
@@ -116,18 +115,21 @@ impl World<'_> {
             Trouble::Add(backend) => self.membership(backend, Membership::Member),
             Trouble::Drain(backend) => self.membership(backend, Membership::Draining),
             Trouble::Readdress(backend) => {
-                let (old, new) = self.fleet.readdress(backend);
+                let (old, new) = self.readdress(backend);
                 let mut kernel = kernel.borrow_mut();
                 kernel.drop_address(Scenario::backend_address(backend, old));
                 kernel.set_address(backend, Scenario::backend_address(backend, new));
                 drop(kernel);
-                self.publish();
+                self.configure();
             }
+            Trouble::Maint(backend) => self.operate(backend, Admin::Maint),
+            Trouble::Ready(backend) => self.operate(backend, Admin::Ready),
             Trouble::Stop => self.stop_all(),
         }
     }
 
     pub(super) fn stop_all(&mut self) {
+        self.rates.stopping = true;
         for worker in &mut self.workers {
             worker.stop = !worker.finished;
         }
@@ -135,20 +137,6 @@ impl World<'_> {
 
     fn scarcity(&mut self, worker: usize) -> &mut Scarcity {
         &mut self.workers[worker].driver.io_mut().scarcity
-    }
-
-    fn membership(&mut self, backend: usize, membership: Membership) {
-        self.fleet.set(backend, membership);
-        self.publish();
-    }
-
-    fn publish(&mut self) {
-        for worker in 0..self.workers.len() {
-            let late = Duration::from_micros(self.network.below(ROSTER_US));
-            let at = self.now() + late;
-            let note = Note::Roster(worker).pack();
-            self.kernel.borrow_mut().note_at(at, note);
-        }
     }
 
     /// Events that say everything about whomever was heard of last.
@@ -208,6 +196,7 @@ impl World<'_> {
             *self.scarcity(worker) = Scarcity::default();
         }
         self.healed = true;
+        self.plan_calm();
         self.run_all_peers();
     }
 }
