@@ -38,6 +38,8 @@ pub(super) struct Control {
     members: Vec<Member>,
     /// Probes that are under way, by backend.
     probes: BTreeMap<ProbeId, usize>,
+    /// Given up, but their answer comes nevertheless: it was on its way.
+    late: BTreeMap<ProbeId, usize>,
     /// By worker: what was sent and has not arrived, and when the last of it will.
     transit: Vec<(VecDeque<Message>, Timestamp)>,
     reports: VecDeque<FleetInput>,
@@ -70,6 +72,7 @@ impl Control {
             fleet,
             members,
             probes: BTreeMap::new(),
+            late: BTreeMap::new(),
             transit: vec![(VecDeque::new(), Timestamp::ZERO); scenario.workers],
             reports: VecDeque::new(),
             asked: Timestamp::NEVER,
@@ -175,7 +178,10 @@ impl World<'_> {
                 } => self.send(except, &Message::Advise(pool, backend, change)),
                 FleetAction::Probe { probe, to, .. } => self.probe(probe, to),
                 FleetAction::Cancel { probe } => {
-                    control.probes.remove(&probe);
+                    let backend = control.probes.remove(&probe);
+                    if let Some(backend) = backend.filter(|_| self.network.below(2) == 0) {
+                        control.late.insert(probe, backend);
+                    }
                 }
                 _ => {}
             }
@@ -303,7 +309,9 @@ impl World<'_> {
     /// A probe would have its answer now.
     pub(super) fn probe_answered(&mut self, number: usize) {
         let probe = ProbeId(number as u64);
-        let Some(&backend) = self.control.probes.get(&probe) else {
+        let late = self.control.late.remove(&probe);
+        let under_way = self.control.probes.get(&probe).copied();
+        let Some(backend) = under_way.or(late) else {
             return;
         };
         let pool = self.scenario.backends[backend].pool;
@@ -322,7 +330,9 @@ impl World<'_> {
         };
         self.control.probes.remove(&probe);
         let now = self.now();
-        self.control.check.probed(self.scenario, probe, &outcome);
+        if late.is_none() {
+            self.control.check.probed(self.scenario, probe, &outcome);
+        }
         self.control
             .fleet
             .handle(now, FleetInput::Probed { probe, outcome });
