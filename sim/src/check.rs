@@ -22,7 +22,10 @@ pub fn check(scenario: &Scenario, run: &Run) -> Vec<String> {
         let at = |what| format!("tlb{tlb}: {what}");
         findings.extend(conservation(events).map(at));
         findings.extend(health(scenario, events).map(at));
-        findings.extend(Routing::new(scenario, run).check(events).map(at));
+        // A fleet's rosters are its own; its scenarios judge who serves whom.
+        if scenario.fleet.is_none() {
+            findings.extend(Routing::new(scenario, run).check(events).map(at));
+        }
     }
     findings.extend((0..run.clients.len()).filter_map(|client| completeness(run, client)));
     findings
@@ -93,7 +96,10 @@ fn completeness(run: &Run, client: usize) -> Option<String> {
     let was_at_rest = closed.is_some_and(|closed| {
         matches!(
             closed.reason,
-            CloseReason::Shutdown | CloseReason::IdleTimeout
+            CloseReason::Shutdown
+                | CloseReason::IdleTimeout
+                | CloseReason::BackendDown
+                | CloseReason::BackendMaint
         )
     });
     if report.end == End::Eof && !was_at_rest && report.received < got.sent {

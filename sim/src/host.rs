@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tlb_engine::api::Event;
+use tlb_engine::api::{Event, Tell};
 use tlb_engine::config::Config;
 use tlb_engine::drive::{Driver, Mode};
 use tlb_engine::engine::Engine;
@@ -19,6 +19,7 @@ use tlb_engine::time::{Duration, Timestamp};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 
+use crate::control::Ear;
 use crate::net::{Chunker, Hub, Net, Resets, now};
 use crate::trace::Trace;
 
@@ -45,6 +46,8 @@ pub struct Setup {
     pub resets: Resets,
     /// The simulation's trace.
     pub trace: Trace,
+    /// Who hears what its sessions find out about backends.
+    pub ear: Option<Ear>,
 }
 
 /// The strings by which a scenario pulls a running tlb, and what it shows of itself. Clones share
@@ -67,6 +70,8 @@ struct Shared {
 pub enum Command {
     /// Use this roster from now on.
     Publish(Arc<Roster>),
+    /// The sessions of a backend are to go.
+    Tell(Tell),
     /// Stop: accept the queues empty, close the listeners, spread the sessions' ends over the
     /// shutdown timeout.
     Stop,
@@ -126,7 +131,9 @@ pub async fn serve(setup: Setup, control: Control) -> io::Result<()> {
 }
 
 async fn run(setup: Setup, control: Control) -> io::Result<()> {
-    let Setup { name, trace, .. } = setup;
+    let Setup {
+        name, trace, ear, ..
+    } = setup;
     let net = Net::bind(
         Rc::clone(&name),
         &setup.ports,
@@ -146,6 +153,9 @@ async fn run(setup: Setup, control: Control) -> io::Result<()> {
         while let Some(event) = driver.poll_event() {
             trace.line(now(), &name, format_args!("{event:?}"));
             let (at, epoch) = (now(), driver.engine().roster().epoch);
+            if let Some(ear) = &ear {
+                ear.event(&event);
+            }
             control
                 .0
                 .events
@@ -183,6 +193,7 @@ fn take_in(driver: &mut Driver<Net>, control: &Control) {
         let command = control.0.commands.borrow_mut().pop_front();
         match command {
             Some(Command::Publish(roster)) => driver.publish(now(), roster),
+            Some(Command::Tell(tell)) => driver.tell(now(), &tell),
             Some(Command::Stop) => driver.stop(now()),
             None => return,
         }

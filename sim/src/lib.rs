@@ -15,6 +15,7 @@
 pub mod check;
 pub mod cli;
 pub mod conformance;
+pub mod control;
 pub mod host;
 pub mod model;
 pub mod net;

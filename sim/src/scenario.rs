@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Failover, Limits, Listener};
+use tlb_engine::fleet::{Admin, OnDown, ProbeConfig};
 use tlb_engine::rng::Rng;
 use tlb_engine::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub policy: Policy,
     /// How the pool fails over.
     pub failover: Failover,
+    /// Whether a fleet probes the backends and publishes the rosters, instead of the timetable.
+    pub fleet: Option<FleetRules>,
     /// The backend hosts, `b0`, `b1`..., and how they behave.
     pub backends: Vec<Manner>,
     /// Which of them the first roster has.
@@ -50,6 +53,19 @@ pub struct Scenario {
     pub limit: Duration,
     /// How long after them every tlb must have no session left.
     pub settle: Duration,
+}
+
+/// What a fleet under turmoil does.
+#[derive(Clone, Debug)]
+pub struct FleetRules {
+    /// When it probes, and what follows.
+    pub probe: ProbeConfig,
+    /// What becomes of the sessions of a backend that goes away.
+    pub on_down: OnDown,
+    /// Whether a probe waits for the backend's first byte.
+    pub exchange: bool,
+    /// How long a word to the workers takes.
+    pub delay: Duration,
 }
 
 /// A backend in a roster.
@@ -91,6 +107,8 @@ pub enum Fault {
     Hold(String, String),
     /// What was held passes, and everything after it.
     Release(String, String),
+    /// An operator wants something of a backend, where there is a fleet.
+    Operate(usize, Admin),
     /// All tlbs get a new roster.
     Publish(Vec<Member>),
     /// A tlb is told to stop.

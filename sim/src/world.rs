@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tlb_engine::config::Config;
+use tlb_engine::fleet::{BackendConfig, FleetConfig, PoolConfig};
 use tlb_engine::ids::Incarnation;
 use tlb_engine::roster::{Backend, Load, Pool, Roster};
 use tlb_engine::time::{Duration, Timestamp};
 use turmoil::{Builder, Sim};
 
+use crate::control::{Ear, FleetSetup, control as steer, fleet};
 use crate::host::{Command, Control, Seen, Setup, serve};
 use crate::net::{Chunker, Resets};
 use crate::peers::{Backends, ClientReport, Served, Switch, Table, backend, client};
-use crate::scenario::{Fault, Member, Scenario, Streams};
+use crate::scenario::{Fault, FleetRules, Member, Scenario, Streams};
 use crate::trace::Trace;
 
 /// Where tlb listens.
@@ -65,6 +67,8 @@ struct World<'a> {
     /// Each tlb's counts of its backends' sessions, which outlive a roster.
     loads: Vec<Vec<Load>>,
     addresses: Vec<SocketAddr>,
+    /// By tlb, where there are fleets.
+    ears: Vec<Ear>,
     rosters: Vec<Vec<Member>>,
     table: Table,
 }
@@ -87,6 +91,7 @@ impl<'a> World<'a> {
             tlbs: vec![],
             switches: vec![],
             loads: vec![],
+            ears: vec![],
             rosters: vec![scenario.members.clone()],
             table: Table::new(scenario.clients.clone(), resets, trace),
             scenario,
@@ -123,20 +128,39 @@ impl<'a> World<'a> {
         for number in 0..self.scenario.tlbs {
             let loads = self.scenario.backends.iter().map(|_| Load::default());
             self.loads.push(loads.collect());
+            let roster = self.roster(number, &self.scenario.members);
+            let rules = self.scenario.fleet.as_ref().map(|rules| self.fleet(rules));
+            let (ear, roster) = match &rules {
+                Some(rules) => {
+                    let (_, roster) = fleet(rules, 0);
+                    let ear = Ear::default();
+                    self.ears.push(ear.clone());
+                    (Some(ear), roster)
+                }
+                None => (None, roster),
+            };
             let setup = Setup {
+                ear: ear.clone(),
                 name: format!("tlb{number}").into(),
                 config: Arc::clone(&config),
                 ports: vec![LISTEN],
-                roster: self.roster(number, &self.scenario.members),
+                roster,
                 seed: streams.engine.next_u64(),
                 chunks: Chunker::new(self.scenario.chunking, streams.chunking.split()),
                 resets: self.table.resets.clone(),
                 trace: self.table.trace.clone(),
             };
-            let control = Control::default();
-            self.tlbs.push(control.clone());
+            let strings = Control::default();
+            self.tlbs.push(strings.clone());
+            // Only a fleet draws on it, so that other worlds stay what they are.
+            let fleet_seed = setup.seed ^ 0x666c_6565_74;
             self.sim.host(format!("tlb{number}"), move || {
-                let (setup, control) = (setup.clone(), control.clone());
+                let (setup, control) = (setup.clone(), strings.clone());
+                if let (Some(rules), Some(ear)) = (rules.clone(), ear.clone()) {
+                    let (fleet, _) = fleet(&rules, fleet_seed);
+                    let (control, trace) = (control.clone(), setup.trace.clone());
+                    tokio::task::spawn_local(steer(fleet, rules, ear, control, trace));
+                }
                 async move {
                     serve(setup, control).await?;
                     // A host whose software has ended does not even refuse.
@@ -165,6 +189,33 @@ impl<'a> World<'a> {
                 }
                 Ok(())
             });
+        }
+    }
+
+    fn fleet(&self, rules: &FleetRules) -> FleetSetup {
+        let backends = self.scenario.members.iter();
+        let backends = backends.map(|member| BackendConfig {
+            id: id(member.backend).into(),
+            address: Some(self.addresses[member.backend]),
+            weight: member.weight,
+            draining: member.draining,
+        });
+        let pool = PoolConfig {
+            name: "stations".into(),
+            policy: self.scenario.policy,
+            bounded_load: None,
+            failover: self.scenario.failover.clone(),
+            sources: Vec::new(),
+            probe: Some(rules.probe),
+            on_down: rules.on_down,
+            slow_start: None,
+            admission: None,
+            backends: backends.collect(),
+        };
+        FleetSetup {
+            config: FleetConfig { pools: vec![pool] },
+            exchange: rules.exchange,
+            delay: rules.delay,
         }
     }
 
@@ -279,6 +330,11 @@ impl<'a> World<'a> {
             Fault::Hold(a, b) => self.sim.hold(a.as_str(), b.as_str()),
             Fault::Release(a, b) => self.sim.release(a.as_str(), b.as_str()),
             Fault::Stop(tlb) => self.tlbs[*tlb].tell(Command::Stop),
+            Fault::Operate(backend, admin) => {
+                for ear in &self.ears {
+                    ear.operate(id(*backend), *admin);
+                }
+            }
             Fault::Publish(members) => {
                 self.rosters.push(members.clone());
                 for (number, tlb) in self.tlbs.iter().enumerate() {

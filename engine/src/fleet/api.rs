@@ -64,7 +64,8 @@ pub struct BackendConfig {
 /// When to probe, and what to conclude. How a probe is made is the driver's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// From the end of one probe to the begin of the next, with a jitter of up to a tenth either way.
+    /// From the begin of one probe to the begin of the next, which waits for the end of the first; with a jitter of
+    /// up to a tenth either way. So a backend is found out within `interval * fall + timeout`, and that tenth.
     pub interval: Duration,
     /// The same while the state is changing: after a result that contradicts it.
     pub fast_interval: Duration,

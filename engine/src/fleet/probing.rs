@@ -118,7 +118,7 @@ impl Fleet {
             rules.interval
         };
         let wait = self.jittered(interval);
-        self.timers.set(index, now + wait);
+        self.timers.set(index, now.max(began + wait));
     }
 
     fn jittered(&mut self, interval: Duration) -> Duration {

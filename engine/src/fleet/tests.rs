@@ -14,7 +14,7 @@ mod properties;
 const RULES: ProbeConfig = ProbeConfig {
     interval: Duration::from_millis(1000),
     fast_interval: Duration::from_millis(100),
-    timeout: Duration::from_millis(500),
+    timeout: Duration::from_millis(80),
     rise: 2,
     fall: 3,
 };

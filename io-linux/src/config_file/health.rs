@@ -98,7 +98,7 @@ fn schedule(table: &mut Table<'_>, report: &mut Report<'_>) -> ProbeConfig {
     if timeout > interval {
         let (shown, within) = (
             ShowDuration(timeout),
-            ShowDuration(interval + timeout + (fast_interval + timeout) * (fall - 1)),
+            ShowDuration(interval + fast_interval.max(timeout) * (fall - 1) + timeout),
         );
         report
             .warning(

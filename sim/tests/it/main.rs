@@ -8,6 +8,7 @@ mod balancing;
 mod canary;
 mod connecting;
 mod determinism;
+mod fleet;
 mod model_conformance;
 mod model_determinism;
 mod model_failures;

@@ -143,6 +143,7 @@ fn add_tlb(sim: &mut Sim<'_>, rng: &mut Rng, stage: &Stage, control: Control) {
         vec![Arc::new(backend)],
     );
     let setup = Setup {
+        ear: None,
         name: "tlb".into(),
         config: Arc::new(Config::new(vec![listener], Limits::default())),
         ports: vec![FRONT],

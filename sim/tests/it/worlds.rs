@@ -48,6 +48,7 @@ pub(crate) fn world(rng: &mut Rng, clients: u16) -> Scenario {
             connect_timeout: ms(300),
             ..Failover::default()
         },
+        fleet: None,
         backends: vec![Manner::default(); 3],
         members: Member::all(0..3),
         clients: (0..clients).map(|number| client(rng, number)).collect(),
