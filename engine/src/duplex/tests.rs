@@ -739,3 +739,97 @@ fn no_buffer_is_asked_for_while_the_pipe_holds_bytes() {
     duplex.ready(Side::Backend, hint);
     assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Forward)));
 }
+
+/// A relay whose backend has taken the preface, and whose client sends nothing more.
+fn watched() -> Duplex {
+    let mut duplex = Duplex::new(Mode::Copy);
+    duplex.client_read(moved(3, true));
+    duplex.begin(3, true);
+    assert_eq!(duplex.next_op(), Some(Op::Drain(Dir::Forward)));
+    duplex.drained(Dir::Forward, moved(3, true));
+    duplex.ready(
+        Side::Backend,
+        Readiness {
+            readable: true,
+            ..Readiness::default()
+        },
+    );
+    assert_eq!(
+        duplex.next_op(),
+        Some(Op::Fill(Dir::Return, Via::Copy)),
+        "the backend may have answered"
+    );
+    duplex
+}
+
+#[test]
+fn an_end_before_the_first_byte_is_reported_and_not_passed_on() {
+    for fault in [None, Some(Fault::Reset)] {
+        let mut duplex = watched();
+        let outcome = fault.map_or(Outcome::Eof, Outcome::Broken);
+        duplex.filled(Dir::Return, Via::Copy, outcome);
+        let report = duplex.take_report();
+        assert!(
+            report.is_none_or(|it| it.broken.is_none()),
+            "not yet: {report:?}"
+        );
+        assert_eq!(duplex.next_op(), Some(Op::Waiting));
+        duplex.waiting(false);
+        assert_eq!(duplex.next_op(), None, "the client hears nothing of it");
+        let report = duplex.take_report().expect("news");
+        let fault = fault.unwrap_or(Fault::Closed);
+        assert_eq!(report.broken, Some((Side::Backend, fault)));
+        assert!(!report.proven);
+    }
+}
+
+#[test]
+fn a_byte_of_the_client_that_waits_makes_it_an_end_like_any_other() {
+    let mut duplex = watched();
+    duplex.filled(Dir::Return, Via::Copy, Outcome::Eof);
+    assert_eq!(duplex.next_op(), Some(Op::Waiting));
+    duplex.waiting(true);
+    assert_eq!(duplex.next_op(), Some(Op::Shutdown(Side::Client)));
+    let report = duplex.take_report().expect("news");
+    assert!(report.proven && report.broken.is_none());
+}
+
+#[test]
+fn a_first_byte_of_either_ends_the_watch() {
+    for dir in Dir::BOTH {
+        let mut duplex = watched();
+        duplex.filled(dir, Via::Copy, moved(1, true));
+        duplex.drained(dir, moved(1, true));
+        let report = duplex.take_report().expect("news");
+        assert!(report.proven, "{dir}");
+        duplex.filled(Dir::Return, Via::Copy, Outcome::Broken(Fault::Reset));
+        let report = duplex.take_report().expect("news");
+        assert_eq!(report.broken, Some((Side::Backend, Fault::Reset)));
+        assert_ne!(duplex.next_op(), Some(Op::Waiting));
+    }
+}
+
+#[test]
+fn the_clients_end_is_passed_to_the_next_backend_as_well() {
+    let mut duplex = watched();
+    duplex.filled(Dir::Return, Via::Copy, Outcome::WouldBlock);
+    duplex.ready(
+        Side::Client,
+        Readiness {
+            readable: true,
+            read_closed: true,
+            ..Readiness::default()
+        },
+    );
+    assert_eq!(duplex.next_op(), Some(Op::Fill(Dir::Forward, Via::Copy)));
+    duplex.filled(Dir::Forward, Via::Copy, Outcome::Eof);
+    assert_eq!(duplex.next_op(), Some(Op::Shutdown(Side::Backend)));
+    duplex.shut(Side::Backend, Ok(()));
+    duplex.filled(Dir::Return, Via::Copy, Outcome::Eof);
+    assert_eq!(duplex.next_op(), Some(Op::Waiting));
+    duplex.waiting(false);
+    duplex.abandon();
+    duplex.begin(3, true);
+    duplex.drained(Dir::Forward, moved(3, true));
+    assert_eq!(duplex.next_op(), Some(Op::Shutdown(Side::Backend)), "again");
+}
