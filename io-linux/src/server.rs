@@ -261,8 +261,9 @@ fn fleet(settings: &Settings, clock: Clock) -> (Fleet, Vec<resolve::Named>) {
         };
         fleet.handle(now, input);
     }
-    // Nobody has the first roster yet.
+    // Nobody has the first roster yet, and what is there from the start is no change.
     while fleet.poll_action().is_some() {}
+    while fleet.poll_event().is_some() {}
     (fleet, names)
 }
 
