@@ -1,0 +1,371 @@
+//! Clients: what they do, how often in a while, and how long each took.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Bytes of a first frame.
+pub(crate) const FRAME: usize = 40;
+/// Bytes of one write of a bulk flow.
+const CHUNK: usize = 256 * 1024;
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Send as much as they can; `both`: and take it back.
+    Bulk {
+        /// How many.
+        conns: usize,
+        /// Whether the backend sends it back.
+        both: bool,
+    },
+    /// Send a message and wait for its echo.
+    PingPong {
+        /// How many.
+        conns: usize,
+        /// Bytes of a message.
+        size: usize,
+    },
+    /// Connect, send a frame, take it back, close.
+    Churn {
+        /// How many at a time.
+        conns: usize,
+    },
+    /// Connect, send a frame, take it back, and stay.
+    Idle {
+        /// How many.
+        conns: usize,
+    },
+}
+
+impl Work {
+    /// Its name, as on the command line.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Bulk { conns, both } => {
+                format!("bulk-{}-{conns}", if both { "both" } else { "one" })
+            }
+            Self::PingPong { conns, size } => format!("ping-{size}-{conns}"),
+            Self::Churn { conns } => format!("churn-{conns}"),
+            Self::Idle { conns } => format!("idle-{conns}"),
+        }
+    }
+
+    /// That of this name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('-');
+        let kind = parts.next()?;
+        let mut number = || parts.next()?.parse().ok();
+        Some(match kind {
+            "bulk" => {
+                let both = name.split('-').nth(1)? == "both";
+                let conns = name.split('-').nth(2)?.parse().ok()?;
+                Self::Bulk { conns, both }
+            }
+            "ping" => Self::PingPong {
+                size: number()?,
+                conns: number()?,
+            },
+            "churn" => Self::Churn { conns: number()? },
+            "idle" => Self::Idle { conns: number()? },
+            _ => return None,
+        })
+    }
+
+    /// What is counted.
+    pub(crate) const fn unit(self) -> &'static str {
+        match self {
+            Self::Bulk { .. } => "MB",
+            Self::PingPong { .. } => "round trip",
+            Self::Churn { .. } => "connection",
+            Self::Idle { .. } => "session",
+        }
+    }
+
+    const fn conns(self) -> usize {
+        match self {
+            Self::Bulk { conns, .. }
+            | Self::PingPong { conns, .. }
+            | Self::Churn { conns }
+            | Self::Idle { conns } => conns,
+        }
+    }
+}
+
+/// The process that plays the clients: says `ready` once all are connected, begins at a line of its
+/// standard input, and says what it did: units, seconds, and nanoseconds of the median and the 99th
+/// percentile of what has a duration.
+pub(crate) fn main(work: Work, to: SocketAddr, lasts: Duration) -> io::Result<()> {
+    let mut clients = Clients::connect(work, to)?;
+    println!("ready");
+    io::stdin().lock().read_line(&mut String::new())?;
+    let began = Instant::now();
+    if matches!(work, Work::Idle { .. }) {
+        std::thread::sleep(lasts);
+        println!("{} {} 0 0", work.conns(), began.elapsed().as_secs_f64());
+        return io::stdin().lock().read_line(&mut String::new()).map(drop);
+    }
+    clients.run(began + lasts)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let units = match work {
+        Work::Bulk { .. } => clients.bytes as f64 / 1e6,
+        _ => clients.done as f64,
+    };
+    clients.took.sort_unstable();
+    let percentile = |of: usize| {
+        let took = &clients.took;
+        took.get((took.len() * of / 100).min(took.len().saturating_sub(1)))
+    };
+    let (half, most) = (percentile(50), percentile(99));
+    println!(
+        "{units} {seconds} {} {}",
+        half.copied().unwrap_or(0),
+        most.copied().unwrap_or(0)
+    );
+    // Whoever reads this process's CPU does so now.
+    io::stdin().lock().read_line(&mut String::new()).map(drop)
+}
+
+struct Client {
+    stream: TcpStream,
+    /// Still to be written of the frame or the message.
+    owes: usize,
+    /// Still to be read of its echo.
+    awaits: usize,
+    began: Instant,
+}
+
+struct Clients {
+    work: Work,
+    to: SocketAddr,
+    poll: Poll,
+    clients: BTreeMap<usize, Client>,
+    next: usize,
+    done: u64,
+    bytes: u64,
+    took: Vec<u32>,
+    buffer: Vec<u8>,
+}
+
+/// Message bytes: whatever comes back is compared with them.
+const BYTE: u8 = b'x';
+
+fn frame(key: usize) -> [u8; FRAME] {
+    let mut frame = [b'.'; FRAME];
+    frame[0] = b'*';
+    frame[1..5].copy_from_slice(&(FRAME as u32 - 7).to_be_bytes());
+    frame[19..23].copy_from_slice(&(key as u32).to_be_bytes());
+    frame
+}
+
+impl Clients {
+    fn connect(work: Work, to: SocketAddr) -> io::Result<Self> {
+        let mut clients = Self {
+            work,
+            to,
+            poll: Poll::new()?,
+            clients: BTreeMap::new(),
+            next: 0,
+            done: 0,
+            bytes: 0,
+            took: Vec::with_capacity(1 << 20),
+            buffer: vec![BYTE; CHUNK],
+        };
+        if matches!(work, Work::Churn { .. }) {
+            return Ok(clients);
+        }
+        for _ in 0..work.conns() {
+            clients.settled()?;
+        }
+        Ok(clients)
+    }
+
+    /// A client whose frame has reached its backend.
+    fn settled(&mut self) -> io::Result<()> {
+        let mut stream = std::net::TcpStream::connect(self.to)?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&frame(self.next))?;
+        if !matches!(self.work, Work::Bulk { both: false, .. }) {
+            let mut echo = [0; FRAME];
+            stream.read_exact(&mut echo)?;
+            if echo != frame(self.next) {
+                return Err(io::Error::other("the frame came back wrong"));
+            }
+        }
+        stream.set_nonblocking(true)?;
+        self.add(TcpStream::from_std(stream), 0)
+    }
+
+    fn add(&mut self, mut stream: TcpStream, owes: usize) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(self.next), interest)?;
+        let client = Client {
+            stream,
+            owes,
+            awaits: owes,
+            began: Instant::now(),
+        };
+        self.clients.insert(self.next, client);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// One that connects, from an address of its own: the ports of one would run out.
+    fn newcomer(&mut self) -> io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let [.., a, b] = (self.next as u32).to_be_bytes();
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let from = Ipv4Addr::new(127, 100 + high % 100, low, a ^ b | 1);
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&self.to.into()) {
+            Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        let stream = std::net::TcpStream::from(socket);
+        self.add(TcpStream::from_std(stream), FRAME)
+    }
+
+    fn run(&mut self, until: Instant) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        if matches!(self.work, Work::Churn { .. }) {
+            for _ in 0..self.work.conns() {
+                self.newcomer()?;
+            }
+        }
+        let all: Vec<usize> = self.clients.keys().copied().collect();
+        for client in all {
+            if !matches!(self.work, Work::Churn { .. }) {
+                self.begin(client);
+                self.go_on(client)?;
+            }
+        }
+        while Instant::now() < until {
+            self.poll
+                .poll(&mut events, Some(Duration::from_millis(100)))?;
+            for event in &events {
+                self.go_on(event.token().0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message of a client.
+    fn begin(&mut self, number: usize) {
+        if let Some(client) = self.clients.get_mut(&number)
+            && let Work::PingPong { size, .. } = self.work
+        {
+            client.owes = size;
+            client.awaits = size;
+            client.began = Instant::now();
+        }
+    }
+
+    fn go_on(&mut self, number: usize) -> io::Result<()> {
+        match self.work {
+            Work::Bulk { both, .. } => self.pour(number, both),
+            _ => self.exchange(number),
+        }
+    }
+
+    fn pour(&mut self, number: usize, both: bool) -> io::Result<()> {
+        let Some(client) = self.clients.get_mut(&number) else {
+            return Ok(());
+        };
+        // A bounded piece of work, so that all have their turn.
+        for _ in 0..8 {
+            let mut idle = true;
+            let mut chunk = [0; 64 * 1024];
+            if both {
+                match client.stream.read(&mut chunk) {
+                    Ok(0) => return Err(io::Error::other("a bulk session ended")),
+                    Ok(read) if chunk[0] != BYTE || chunk[read - 1] != BYTE => {
+                        return Err(io::Error::other("a byte came back wrong"));
+                    }
+                    Ok(read) => {
+                        self.bytes += read as u64;
+                        idle = false;
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match client.stream.write(&self.buffer) {
+                Ok(wrote) => {
+                    self.bytes += if both { 0 } else { wrote as u64 };
+                    idle = false;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+        // More is left than one turn may take: an event will not tell.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        registry.reregister(&mut client.stream, Token(number), interest)
+    }
+
+    fn exchange(&mut self, number: usize) -> io::Result<()> {
+        let churns = matches!(self.work, Work::Churn { .. });
+        loop {
+            let Some(client) = self.clients.get_mut(&number) else {
+                return Ok(());
+            };
+            while client.owes > 0 {
+                let from = client.awaits - client.owes;
+                let frame = frame(number);
+                let bytes = if churns {
+                    &frame[from..]
+                } else {
+                    &self.buffer[..client.owes]
+                };
+                match client.stream.write(bytes) {
+                    Ok(wrote) => client.owes -= wrote,
+                    Err(error) if waits(&error) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+            while client.awaits > 0 {
+                let mut chunk = [0; 64 * 1024];
+                let most = client.awaits.min(chunk.len());
+                match client.stream.read(&mut chunk[..most]) {
+                    Ok(0) => return Err(io::Error::other("a session ended early")),
+                    Ok(_) if !churns && chunk[0] != BYTE => {
+                        return Err(io::Error::other("a byte came back wrong"));
+                    }
+                    Ok(read) => client.awaits -= read,
+                    Err(error) if waits(&error) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+            let took = client.began.elapsed().as_nanos();
+            self.took.push(u32::try_from(took).unwrap_or(u32::MAX));
+            self.done += 1;
+            if churns {
+                self.clients.remove(&number);
+                return self.newcomer();
+            }
+            self.begin(number);
+        }
+    }
+}
+
+fn waits(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::NotConnected
+    )
+}

@@ -1,0 +1,261 @@
+//! tlb side by side with haproxy and nginx, and with no relay at all: the same job, by content, in one run.
+//!
+//! ```console
+//! $ cargo run --release -p tlb-benches --bin versus -- --rounds 5
+//! ```
+//!
+//! Everybody is there from the start and rests until it is their turn; turns alternate, and each round begins with
+//! another one. The relay has one CPU, clients and backends the other. What counts is the relay's CPU per unit, by the
+//! kernel's own count; rates on a machine that does other things mean little. Nothing is installed: peers that are
+//! not there are left out, and named.
+
+mod backend;
+mod load;
+mod peers;
+mod process;
+mod table;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use self::load::Work;
+use self::peers::Contender;
+use self::process::{OTHER_CPU, Process, Trace};
+use self::table::{Entry, Sample};
+
+const HELP: &str = "\
+Compares tlb with haproxy, nginx and a direct connection, doing the same job by content.
+
+  versus [ROW...] [--rounds N] [--seconds S] [--quick] [--no-strace]
+
+  ROW          bulk-one-N, bulk-both-N, ping-SIZE-N, churn-N, idle-N (N connections)
+  --rounds     how often each is measured (default 5)
+  --seconds    how long each measurement takes (default 1)
+  --quick      fewer settings of the peers
+  --no-strace  does not count system calls
+";
+
+const ROWS: [&str; 11] = [
+    "bulk-one-1",
+    "bulk-one-64",
+    "bulk-both-1",
+    "bulk-both-64",
+    "ping-64-1",
+    "ping-64-256",
+    "ping-4096-1",
+    "ping-4096-256",
+    "churn-1",
+    "churn-64",
+    "idle-9500",
+];
+
+struct Options {
+    rows: Vec<Work>,
+    rounds: usize,
+    lasts: Duration,
+    quick: bool,
+    strace: bool,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        // The processes that this one starts.
+        ["backend", echo, sink] => match (echo.parse(), sink.parse()) {
+            (Ok(echo), Ok(sink)) => backend::main(echo, sink),
+            _ => Err(io::Error::other("two addresses are wanted")),
+        },
+        ["load", work, to, millis] => match (Work::parse(work), to.parse(), millis.parse()) {
+            (Some(work), Ok(to), Ok(millis)) => load::main(work, to, Duration::from_millis(millis)),
+            _ => Err(io::Error::other("a row, an address and a time are wanted")),
+        },
+        _ => match parse(&words) {
+            Ok(Some(options)) => compare(&options),
+            Ok(None) => {
+                print!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            Err(what) => {
+                eprintln!("versus: {what}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(words: &[&str]) -> Result<Option<Options>, String> {
+    let mut options = Options {
+        rows: Vec::new(),
+        rounds: 5,
+        lasts: Duration::from_secs(1),
+        quick: false,
+        strace: true,
+    };
+    let mut words = words.iter();
+    while let Some(&word) = words.next() {
+        let mut number = || {
+            let value = words.next().and_then(|it| it.parse::<f64>().ok());
+            let value = value.filter(|it| *it > 0.0 && *it < 1000.0);
+            value.ok_or(format!("{word} needs a number"))
+        };
+        match word {
+            "--help" | "-h" => return Ok(None),
+            "--rounds" => options.rounds = number()?.ceil() as usize,
+            "--seconds" => options.lasts = Duration::from_secs_f64(number()?),
+            "--quick" => options.quick = true,
+            "--no-strace" => options.strace = false,
+            row => match Work::parse(row) {
+                Some(work) => options.rows.push(work),
+                None => return Err(format!("{row} is unknown; see --help")),
+            },
+        }
+    }
+    if options.rows.is_empty() {
+        options.rows = ROWS.iter().filter_map(|row| Work::parse(row)).collect();
+    }
+    Ok(Some(options))
+}
+
+/// A folder for configurations, gone in the end.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn compare(options: &Options) -> io::Result<()> {
+    let folder = std::env::temp_dir().join(format!("versus-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("logs"))?;
+    let folder = Folder(folder);
+    let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let (echo, sink) = (at(20_990), at(20_991));
+    let this = std::env::current_exe()?.display().to_string();
+    let args = ["backend", &echo.to_string(), &sink.to_string()];
+    let mut backend = Process::start(OTHER_CPU, &this, &args)?;
+    backend.line()?;
+    let here = |of: SocketAddr| SocketAddr::from(([127, 0, 0, 1], of.port()));
+    let mut contenders = peers::start([here(echo), here(sink)], &folder.0, options.quick)?;
+    for &work in &options.rows {
+        let mut entries: Vec<Entry> = contenders
+            .iter()
+            .map(|it| Entry {
+                product: it.product,
+                setting: it.setting.clone(),
+                samples: Vec::new(),
+                syscalls: None,
+            })
+            .collect();
+        for round in 0..options.rounds {
+            for turn in 0..contenders.len() {
+                let place = (turn + round) % contenders.len();
+                let sample = measure(&this, &mut contenders[place], &backend, work, options.lasts)?;
+                entries[place].samples.push(sample);
+            }
+        }
+        if options.strace && !matches!(work, Work::Idle { .. }) {
+            for (contender, entry) in contenders.iter_mut().zip(&mut entries) {
+                entry.syscalls = count_calls(&this, contender, work)?;
+            }
+        }
+        print!("{}", table::rows(work, &entries));
+    }
+    Ok(())
+}
+
+/// Starts the clients of a work, all of them connected.
+fn clients(this: &str, to: &Contender, work: Work, lasts: Duration) -> io::Result<Process> {
+    let discards = matches!(work, Work::Bulk { both: false, .. });
+    let at = to.at[usize::from(discards)].to_string();
+    let millis = lasts.as_millis().to_string();
+    let mut load = Process::start(OTHER_CPU, this, &["load", &work.name(), &at, &millis])?;
+    load.line().map_err(|error| of(to, work, &error))?;
+    Ok(load)
+}
+
+fn of(contender: &Contender, work: Work, error: &io::Error) -> io::Error {
+    let (product, setting) = (contender.product, &contender.setting);
+    io::Error::other(format!("{product} {setting} at {}: {error}", work.name()))
+}
+
+fn measure(
+    this: &str,
+    contender: &mut Contender,
+    backend: &Process,
+    work: Work,
+    lasts: Duration,
+) -> io::Result<Sample> {
+    let relay = contender.process.as_ref().map(Process::pid);
+    let memory = |relay: Option<u32>| relay.map_or(0, process::memory) as f64;
+    let before = memory(relay);
+    let mut load = clients(this, contender, work, lasts)?;
+    let held = memory(relay) - before;
+    let pipes = relay.map_or(0, process::pipes) as f64;
+    let cpu = |load: &Process| {
+        let relay = relay.map_or(0, process::cpu) as f64;
+        [
+            relay,
+            relay + (process::cpu(backend.pid()) + process::cpu(load.pid())) as f64,
+        ]
+    };
+    let from = cpu(&load);
+    load.say("go")?;
+    // They wait for one more word, so that their own CPU can still be read.
+    let line = load.line();
+    let line = line.map_err(|error| of(contender, work, &error))?;
+    let to = cpu(&load);
+    let mut words = line
+        .split(' ')
+        .map(|word| word.parse::<f64>().unwrap_or(0.0));
+    let mut word = || words.next().unwrap_or(0.0);
+    let (units, seconds, half, most) = (word(), word(), word(), word());
+    load.say("end").ok();
+    load.wait()?;
+    let per = |of: f64| of / 1000.0 / units.max(1.0);
+    Ok(Sample {
+        rate: units / seconds,
+        took: [half / 1000.0, most / 1000.0],
+        relay: match work {
+            Work::Idle { .. } => (to[0] - from[0]) / 1000.0 / seconds,
+            _ => per(to[0] - from[0]),
+        },
+        all: per(to[1] - from[1]),
+        memory: held / units.max(1.0),
+        pipes,
+    })
+}
+
+/// System calls of the relay per unit, in a short run of its own.
+fn count_calls(this: &str, contender: &mut Contender, work: Work) -> io::Result<Option<f64>> {
+    let Some(relay) = contender.process.as_ref().map(Process::pid) else {
+        return Ok(None);
+    };
+    let mut load = clients(this, contender, work, Duration::from_millis(500))?;
+    let Some(trace) = Trace::begin(relay) else {
+        return Ok(None);
+    };
+    load.say("go")?;
+    let line = load.line().map_err(|error| of(contender, work, &error))?;
+    let calls = trace.end();
+    let units = line
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse::<f64>().ok());
+    load.say("end").ok();
+    load.wait()?;
+    Ok(calls
+        .zip(units)
+        .map(|(calls, units)| calls as f64 / units.max(1.0)))
+}

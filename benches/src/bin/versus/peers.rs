@@ -1,0 +1,244 @@
+//! Who is compared, and how each is told to do the same job.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::process::{Process, RELAY_CPU};
+
+/// Somebody between the clients and the backend, or nobody.
+#[derive(Debug)]
+pub(crate) struct Contender {
+    /// Whose product it is: the best setting of each counts.
+    pub(crate) product: &'static str,
+    /// The setting.
+    pub(crate) setting: String,
+    /// Where it echoes, and where it discards.
+    pub(crate) at: [SocketAddr; 2],
+    /// `None` for a direct connection.
+    pub(crate) process: Option<Process>,
+}
+
+/// The ports of a contender.
+fn ports(number: u16) -> [SocketAddr; 2] {
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    [at(21_000 + 2 * number), at(21_001 + 2 * number)]
+}
+
+/// All that are there. Says who is not.
+///
+/// # Errors
+/// One does not start.
+pub(crate) fn start(
+    backend: [SocketAddr; 2],
+    folder: &Path,
+    quick: bool,
+) -> io::Result<Vec<Contender>> {
+    let mut all = vec![Contender {
+        product: "direct",
+        setting: String::new(),
+        at: backend,
+        process: None,
+    }];
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        ports(number)
+    };
+    let tlb = tlb_binary()?;
+    let at = next();
+    let file = write(folder, "tlb.toml", &tlb_config(at, backend))?;
+    let process = Process::start(
+        RELAY_CPU,
+        &tlb,
+        &["run", "-c", &file, "--log-level", "error"],
+    )?;
+    all.push(contender("tlb", "", at, process)?);
+
+    let buffers: &[u32] = if quick { &[16] } else { &[16, 64] };
+    if let Some(haproxy) = found("haproxy") {
+        for buffer in buffers {
+            for splice in ["none", "auto", "always"] {
+                if quick && splice == "always" {
+                    continue;
+                }
+                let at = next();
+                let text = haproxy_config(at, backend, buffer * 1024, splice);
+                let file = write(folder, &format!("haproxy-{buffer}-{splice}.cfg"), &text)?;
+                let process = Process::start(RELAY_CPU, &haproxy, &["-db", "-q", "-f", &file])?;
+                let setting = format!("{buffer} KiB, splice {splice}");
+                all.push(contender("haproxy", &setting, at, process)?);
+            }
+        }
+    } else {
+        println!("haproxy is not installed, and not compared");
+    }
+    let module = Path::new("/usr/lib/nginx/modules/ngx_stream_js_module.so");
+    match found("nginx").filter(|_| module.exists()) {
+        Some(nginx) => {
+            write(folder, "key.js", NJS)?;
+            for buffer in buffers {
+                let at = next();
+                let text = nginx_config(at, backend, *buffer, folder);
+                let file = write(folder, &format!("nginx-{buffer}.conf"), &text)?;
+                let prefix = folder.display().to_string();
+                let process = Process::start(RELAY_CPU, &nginx, &["-p", &prefix, "-c", &file])?;
+                let setting = format!("{buffer} KiB");
+                all.push(contender("nginx", &setting, at, process)?);
+            }
+        }
+        None => {
+            println!("nginx with its stream and njs modules is not installed, and not compared");
+        }
+    }
+    Ok(all)
+}
+
+/// One that listens.
+fn contender(
+    product: &'static str,
+    setting: &str,
+    at: [SocketAddr; 2],
+    mut process: Process,
+) -> io::Result<Contender> {
+    let patience = Instant::now() + Duration::from_secs(10);
+    for address in at {
+        while TcpStream::connect(address).is_err() {
+            if Instant::now() > patience || !process.lives() {
+                return Err(io::Error::other(format!(
+                    "{product} {setting} does not listen"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(Contender {
+        product,
+        setting: setting.to_owned(),
+        at,
+        process: Some(process),
+    })
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> io::Result<String> {
+    let path = folder.join(name);
+    fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+/// A program, if it is installed.
+fn found(program: &str) -> Option<String> {
+    ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.exists())
+        .map(|path| path.display().to_string())
+}
+
+/// The release binary, built if need be.
+fn tlb_binary() -> io::Result<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "--locked",
+            "-p",
+            "tlb-io-linux",
+            "--bin",
+            "tlb",
+        ])
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other("tlb cannot be built"));
+    }
+    let here: PathBuf = std::env::current_exe()?;
+    let binary = here.with_file_name("tlb");
+    Ok(binary.display().to_string())
+}
+
+fn tlb_config(at: [SocketAddr; 2], backend: [SocketAddr; 2]) -> String {
+    let mut text = String::from(
+        "workers = 1\n[unpack.station]\nkind = \"length-field\"\nmagic = \"2a\"\n\
+         length = { offset = 1, width = 4, adjust = 2 }\nkey = { offset = 19, length = 4 }\n",
+    );
+    for (name, (at, to)) in ["echo", "sink"].iter().zip(at.iter().zip(backend)) {
+        text += &format!(
+            "[[listener]]\nname = \"{name}\"\nbind = \"{at}\"\nunpack = \"station\"\npool = \"{name}\"\n\
+             [[pool]]\nname = \"{name}\"\nbackends = [{{ id = \"a\", address = \"{to}\" }}, \
+             {{ id = \"b\", address = \"{to}\" }}]\n"
+        );
+    }
+    text
+}
+
+fn haproxy_config(
+    at: [SocketAddr; 2],
+    backend: [SocketAddr; 2],
+    buffer: u32,
+    splice: &str,
+) -> String {
+    let option = match splice {
+        "auto" => "  option splice-auto\n",
+        "always" => "  option splice-request\n  option splice-response\n",
+        _ => "",
+    };
+    let mut text = format!(
+        "global\n  nbthread 1\n  maxconn 9600\n  maxpipes 256\n  tune.bufsize {buffer}\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n{option}"
+    );
+    for (name, (at, to)) in ["echo", "sink"].iter().zip(at.iter().zip(backend)) {
+        text += &format!(
+            "frontend f-{name}\n  bind {at}\n  tcp-request inspect-delay 5s\n\
+             \x20 tcp-request content accept if {{ req.payload(19,4) -m found }}\n\
+             \x20 default_backend b-{name}\n\
+             backend b-{name}\n  balance hash req.payload(19,4)\n  hash-type consistent\n\
+             \x20 server a {to}\n  server b {to}\n"
+        );
+    }
+    text
+}
+
+/// What finds the key for nginx.
+const NJS: &str = "
+function preread(s) {
+    s.on('upload', function (data, flags) {
+        if (data.length >= 23) {
+            s.variables.key = data.slice(19, 23).toString('hex');
+            s.done();
+        }
+    });
+}
+export default { preread };
+";
+
+fn nginx_config(
+    at: [SocketAddr; 2],
+    backend: [SocketAddr; 2],
+    buffer: u32,
+    folder: &Path,
+) -> String {
+    let folder = folder.display();
+    let mut text = format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         load_module /usr/lib/nginx/modules/ngx_stream_js_module.so;\n\
+         daemon off;\nmaster_process off;\nworker_rlimit_nofile 20000;\n\
+         pid {folder}/nginx-{buffer}.pid;\nerror_log /dev/null crit;\n\
+         events {{ worker_connections 19990; }}\n\
+         stream {{\n  js_path {folder};\n  js_import key.js;\n  js_var $key;\n\
+         \x20 proxy_buffer_size {buffer}k;\n  proxy_half_close on;\n  tcp_nodelay on;\n"
+    );
+    for (name, (at, to)) in ["echo", "sink"].iter().zip(at.iter().zip(backend)) {
+        // Two names for one place, as an upstream wants them.
+        let other = SocketAddr::from(([127, 0, 0, 2], to.port()));
+        text += &format!(
+            "  upstream {name} {{ hash $key consistent; server {to}; server {other}; }}\n\
+             \x20 server {{ listen {at} backlog=4096; js_preread key.preread; proxy_pass {name}; }}\n"
+        );
+    }
+    text + "}\n"
+}
