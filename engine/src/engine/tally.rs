@@ -1,13 +1,15 @@
 //! What is counted, and what one can see.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use slab::Slab;
 
 use super::Engine;
+use super::choose::Unfit;
 use super::listeners::ListenerState;
 use crate::api::{Closed, Fault, Report};
-use crate::ids::Incarnation;
-use crate::roster::Roster;
+use crate::ids::{Incarnation, PoolId};
+use crate::roster::{Backend, Roster};
 use crate::session::{Session, SessionView};
 use crate::stats::{BackendStats, LastedStats, Stats};
 
@@ -49,7 +51,7 @@ impl Tallies {
     /// Forgets backends that nobody can ask about any more: not in the roster, and without a session.
     pub(super) fn forget(&mut self, roster: &Roster) {
         let backends = roster.pools.iter().flat_map(|pool| pool.backends());
-        let known: alloc::collections::BTreeSet<_> = backends.map(|it| it.incarnation).collect();
+        let known: BTreeSet<_> = backends.map(|it| it.incarnation).collect();
         let slots = &mut self.slots;
         self.places.retain(|backend, &mut place| {
             let stays = known.contains(backend) || slots[place].1.live > 0;
@@ -120,13 +122,13 @@ impl Engine {
         let backend = session.backend.as_ref();
         let gone = || backend.is_none_or(|it| self.is_unknown(session.pool, it));
         if last && gone() {
-            let roster = alloc::sync::Arc::clone(&self.roster);
+            let roster = Arc::clone(&self.roster);
             self.tallies.forget(&roster);
         }
     }
 
-    fn is_unknown(&self, pool: crate::ids::PoolId, backend: &crate::roster::Backend) -> bool {
-        self.is_unfit(pool, backend) == Some(super::choose::Unfit::Gone)
+    fn is_unknown(&self, pool: PoolId, backend: &Backend) -> bool {
+        self.is_unfit(pool, backend) == Some(Unfit::Gone)
     }
 
     /// What was counted.

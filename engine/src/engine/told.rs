@@ -7,7 +7,7 @@ use super::Engine;
 use crate::api::{Close, CloseReason, Event, Fault, Tell, TellHow, Why};
 use crate::health::{Change, Passive};
 use crate::ids::{Incarnation, PoolId};
-use crate::session::Phase;
+use crate::session::{Phase, Session};
 use crate::time::{Duration, Timestamp};
 
 impl Engine {
@@ -19,12 +19,13 @@ impl Engine {
         if tell.why == Why::Maint {
             self.leave_at_once(now, tell.backend);
         }
+        self.replay_elsewhere(now, tell.backend);
         let Some(how) = tell.how else {
             return;
         };
-        let of_backend = |session: &crate::session::Session| {
+        let of_backend = |session: &Session| {
             session.phase == Phase::Relaying
-                && session.established
+                && (session.established || session.forward > 0)
                 && session.tell_at == Timestamp::NEVER
                 && session.backend.as_ref().map(|it| it.incarnation) == Some(tell.backend)
         };
@@ -69,6 +70,29 @@ impl Engine {
         for index in self.waiting_turn(|it| it == backend) {
             self.attempt(now, index);
             self.rearm(index);
+        }
+    }
+
+    /// Sessions whose preface that backend took without an answer, and that may replay it, do so if somebody else can
+    /// have it.
+    fn replay_elsewhere(&mut self, now: Timestamp, backend: Incarnation) {
+        let asks = |session: &Session| {
+            !session.established
+                && session.forward > 0
+                && session.backend.as_ref().map(|it| it.incarnation) == Some(backend)
+        };
+        let sessions = self.sessions.iter();
+        let asking: Vec<usize> = sessions
+            .filter(|(_, session)| asks(session))
+            .map(|(index, _)| index)
+            .collect();
+        for index in asking {
+            if self.has_other(now, index) {
+                self.cancel(now, index);
+                self.leave(index, Fault::Unreachable);
+                self.retry(now, index, Fault::Unreachable);
+                self.rearm(index);
+            }
         }
     }
 

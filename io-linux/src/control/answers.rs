@@ -144,7 +144,7 @@ impl ControlThread {
             .enumerate()
             .filter_map(|(id, slot)| Some((&*slot.as_ref()?.name, id)))
             .collect();
-        let view = |settings: &crate::config_file::ListenerSettings| {
+        let view = |settings: &ListenerSettings| {
             let engine = &settings.engine;
             let id = *by_name.get(&*engine.name)?;
             let address = self.slots[id].as_ref()?.address;

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::SockRef;
-use std::time::Duration;
 use tlb_engine::api::Fault;
 use tlb_engine::fleet::ProbeOutcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -23,7 +23,7 @@ use super::command::{Command, Handle};
 use super::probe;
 use super::reload::{Reloading, Source};
 use crate::clock::Clock;
-use crate::config_file::{HealthSettings, ProbeKind, Settings};
+use crate::config_file::{HealthSettings, Settings};
 use crate::resolve::{self, Named};
 use crate::session_log::{SessionLog, SessionLogThread};
 use crate::worker::{Control, Remote};
@@ -355,16 +355,12 @@ impl ControlThread {
         };
         let to = SocketAddr::new(to.ip(), port.unwrap_or(to.port()));
         let task = async move {
-            let outcome = probe_once(&kind, to).await;
+            let outcome = probe::probe(&kind, to).await;
             (probe, outcome)
         };
         let abort = self.probes.tasks.spawn_local(task);
         self.probes.aborts.insert(probe, abort);
     }
-}
-
-async fn probe_once(kind: &ProbeKind, to: SocketAddr) -> ProbeOutcome {
-    probe::probe(kind, to).await
 }
 
 /// Serves the admin API, if there is one, until that fails.

@@ -532,6 +532,50 @@ fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
 }
 
 #[test]
+fn a_question_that_a_dead_backend_took_goes_to_the_next_owner() {
+    for alone in [false, true] {
+        let mut patient = listener();
+        patient.replay = true;
+        let all = if alone {
+            pool(vec![backend("a", 1)])
+        } else {
+            abc()
+        };
+        let mut rig = Rig::new(patient, all);
+        let session = rig.accept();
+        let first = to(&rig.received(session, FRAME));
+        let owner = rig.picks()[0].expect("a backend");
+        rig.handle(Input::Connected {
+            session,
+            attempt: 0,
+        });
+        let taken = Report {
+            forward: 8,
+            ..Report::default()
+        };
+        rig.relayed(session, 0, taken);
+        rig.pass(Duration::from_secs(2));
+        let down = if alone {
+            let mut only = backend("a", 1);
+            only.down = true;
+            pool(vec![only])
+        } else {
+            changed(|it| it.down = it.incarnation == owner)
+        };
+        assert_eq!(rig.publish(2, down), [], "it may still answer");
+        let pace = bucket(1000, 1);
+        let actions = rig.tell(&tell(owner.0, Why::Down, Some(TellHow::Close), &pace));
+        if !alone {
+            assert_ne!(to(&actions), first);
+            continue;
+        }
+        // With nobody else to ask it is told as any other.
+        let actions = rig.expire();
+        assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
+    }
+}
+
+#[test]
 fn a_reload_leaves_sessions_as_they_began() {
     let mut rig = Rig::new(listener(), abc());
     let session = rig.accept();
