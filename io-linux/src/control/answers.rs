@@ -19,6 +19,7 @@ use super::thread::ControlThread;
 use super::view::{
     BackendView, FleetStats, ListenerView, Metrics, PoolView, SessionFilter, SessionsView,
 };
+use crate::config_file::ListenerSettings;
 use crate::worker::{Control, Inspect, Inspection};
 
 /// How long workers may take to answer: one that serves a storm is late, and is left out.
