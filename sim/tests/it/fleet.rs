@@ -13,7 +13,7 @@ use tlb_sim::scenario::{Fault as Blow, FleetRules, Scenario, sweep};
 use tlb_sim::stream::HEAD;
 use tlb_sim::world::Run;
 
-use crate::worlds::{POINTS, client, ms, own, world};
+use crate::worlds::{POINTS, ms, own, world};
 
 /// Three clients of each backend that stay, three of backend 1 that come while it is away, and
 /// three that come when it is back.
