@@ -153,7 +153,7 @@ impl<'a> World<'a> {
             let strings = Control::default();
             self.tlbs.push(strings.clone());
             // Only a fleet draws on it, so that other worlds stay what they are.
-            let fleet_seed = setup.seed ^ 0x666c_6565_74;
+            let fleet_seed = setup.seed ^ 0x0066_6c65_6574;
             self.sim.host(format!("tlb{number}"), move || {
                 let (setup, control) = (setup.clone(), strings.clone());
                 if let (Some(rules), Some(ear)) = (rules.clone(), ear.clone()) {

@@ -147,7 +147,8 @@ fn compare(options: &Options) -> io::Result<()> {
     let mut backend = Process::start(OTHER_CPU, &this, &args)?;
     backend.line()?;
     let here = |of: SocketAddr| SocketAddr::from(([127, 0, 0, 1], of.port()));
-    let mut contenders = peers::start([here(echo), here(sink)], &folder.0, options.quick)?;
+    let start = || peers::start([here(echo), here(sink)], &folder.0, options.quick);
+    let mut contenders = start()?;
     for &work in &options.rows {
         let mut entries: Vec<Entry> = contenders
             .iter()
@@ -159,6 +160,11 @@ fn compare(options: &Options) -> io::Result<()> {
             })
             .collect();
         for round in 0..options.rounds {
+            if matches!(work, Work::Idle { .. }) {
+                // What a process had for other work, it keeps: memory is measured in fresh ones.
+                contenders.clear();
+                contenders = start()?;
+            }
             for turn in 0..contenders.len() {
                 let place = (turn + round) % contenders.len();
                 let sample = measure(&this, &mut contenders[place], &backend, work, options.lasts)?;
@@ -199,10 +205,11 @@ fn measure(
 ) -> io::Result<Sample> {
     let relay = contender.process.as_ref().map(Process::pid);
     let memory = |relay: Option<u32>| relay.map_or(0, process::memory) as f64;
-    let before = memory(relay);
+    let open = |relay: Option<u32>| relay.map_or(0, process::pipes) as f64;
+    let before = (memory(relay), open(relay));
     let mut load = clients(this, contender, work, lasts)?;
-    let held = memory(relay) - before;
-    let pipes = relay.map_or(0, process::pipes) as f64;
+    let held = memory(relay) - before.0;
+    let pipes = open(relay) - before.1;
     let cpu = |load: &Process| {
         let relay = relay.map_or(0, process::cpu) as f64;
         [
