@@ -182,6 +182,7 @@ impl ControlThread {
     async fn work(mut self, mut ears: Ears) -> Option<Log> {
         let admin = serve(ears.admin.take(), ears.handle.clone());
         tokio::pin!(admin);
+        let mut served = true;
         self.execute();
         loop {
             let due = until(self.clock, self.due());
@@ -198,8 +199,9 @@ impl ControlThread {
                 found = asked(&mut self.names.asking) => Woken::Resolved(found),
                 loaded = self.reloading.loaded() => Woken::Loaded(loaded),
                 () = due => Woken::Time,
-                error = &mut admin => {
+                error = &mut admin, if served => {
                     error!("the admin API has ended: {error}");
+                    served = false;
                     continue;
                 }
             };
