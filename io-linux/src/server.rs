@@ -399,6 +399,9 @@ impl Running {
     /// # Errors
     /// The file is wrong or cannot be put to work, the server has none, or it is stopping. The text
     /// says why; nothing was changed.
+    ///
+    /// # Panics
+    /// Called within an asynchronous task, which must not wait like that.
     pub fn reload(&self) -> Result<ReloadView, String> {
         let (reply, answer) = oneshot::channel();
         let gone = |()| "tlb is stopping".to_owned();
