@@ -65,10 +65,13 @@ impl Health {
                     return;
                 }
                 row.failures += 1;
+                // One that drains is none of those that a pool may eject so many of. One that was left because the fleet
+                // took it down has not failed by itself.
                 let known = scene.roster.pool(pool).into_iter();
-                let mut known = known.flat_map(|pool| pool.backends());
-                row.doubtful |= fault == Fault::Unreachable
-                    && known.any(|it| it.incarnation == backend && (it.down || it.draining));
+                let known = known.flat_map(|pool| pool.backends());
+                row.doubtful |= known
+                    .filter(|it| it.incarnation == backend)
+                    .any(|it| it.draining || it.down && fault == Fault::Unreachable);
                 if row.doubtful {
                     return;
                 }

@@ -299,7 +299,14 @@ impl World<'_> {
         self.control.probes.insert(probe, backend);
         self.control.check.probing(probe, to);
         let about = &self.scenario.backends[backend];
-        let way = about.latency_us * 2 + self.network.below(about.jitter_us + 1);
+        let mut way = about.latency_us * 2 + self.network.below(about.jitter_us + 1);
+        // Some answers are slow, and come when the fleet no longer waits for them.
+        if let Some(rules) = self.scenario.pools[about.pool].fleet.health
+            && !self.healed
+            && self.network.below(8) == 0
+        {
+            way += self.network.below(rules.timeout_ms * 3_000 + 1);
+        }
         let at = self.now() + Duration::from_micros(way);
         self.kernel
             .borrow_mut()
