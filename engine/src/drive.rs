@@ -42,6 +42,10 @@ pub trait Io {
     /// Opens a backend socket and begins to connect it; it is registered for events named
     /// `SocketId::backend(session, attempt)`.
     ///
+    /// With `speaks`, the backend is to be sent something at once. That write will prove the connection or tell that
+    /// there is none, so an implementation that would have to ask need not: it may say [`Connect::Established`]
+    /// untested.
+    ///
     /// # Errors
     /// The fault, if it is known at once; no socket is left.
     fn connect(
@@ -50,6 +54,7 @@ pub trait Io {
         attempt: u8,
         to: SocketAddr,
         from: Option<IpAddr>,
+        speaks: bool,
     ) -> Result<Connect, Fault>;
 
     /// Asked after an event on a socket that is connecting: how far is it?
@@ -106,7 +111,7 @@ pub enum Accept<C> {
 pub enum Connect {
     /// Not yet; an event will tell.
     InProgress,
-    /// Established, as far as this host knows.
+    /// Established, as far as this host knows, or near enough for a write to be tried.
     Established,
 }
 

@@ -276,7 +276,7 @@ impl Duplex {
         Some(Op::Fill(fill, via))
     }
 
-    fn shutdowns(&self) -> Option<Op> {
+    fn shutdowns(&mut self) -> Option<Op> {
         let dir = Dir::BOTH.into_iter().find(|&dir| {
             let source = &self.ends[dir.from() as usize];
             source.finished
@@ -286,6 +286,12 @@ impl Duplex {
                 && self.wind.is_none()
                 && self.ends[dir.to() as usize].fault.is_none()
         })?;
+        if self.halves[dir.other() as usize].shut && self.ends.iter().all(|end| end.fault.is_none())
+        {
+            // Nothing is left to come from there either, so that closing the socket sends the same FIN.
+            self.shut(dir.to(), Ok(()));
+            return None;
+        }
         Some(Op::Shutdown(dir.to()))
     }
 

@@ -373,7 +373,9 @@ impl Engine {
             }
         }
         match report.broken {
-            Some((Side::Backend, fault)) if !session.established => {
+            Some((Side::Backend, fault))
+                if !session.established && session.phase == Phase::Relaying =>
+            {
                 return self.attempt_failed(now, index, fault);
             }
             Some((Side::Backend, Fault::Reset)) if session.back == 0 => {

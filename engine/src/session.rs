@@ -229,6 +229,10 @@ impl Session {
             Phase::Connecting | Phase::Relaying | Phase::Winding => Timer::Connect,
         };
         let idle = match (self.phase, self.half_closed) {
+            // Until a byte proves the connection, it is the connect timeout's.
+            (Phase::Relaying, _) if self.phase_by != Timestamp::NEVER => {
+                (Timestamp::NEVER, Timer::Idle)
+            }
             (Phase::Relaying, true) => (
                 self.after(Some(listener.half_close_timeout)),
                 Timer::HalfClose,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -60,20 +61,52 @@ pub(crate) fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<(
     Ok(())
 }
 
+/// Sets the keepalive of a backend's connection. The only fault it could have is that of a connection that is broken
+/// already, which its next read tells.
+pub(crate) fn set_keepalive(socket: &TcpStream, keepalive: Keepalive) {
+    if let Some(probes) = keepalive.probes() {
+        let _ = SockRef::from(socket).set_tcp_keepalive(&probes);
+    }
+}
+
 /// A new TCP socket for addresses like `address`: non-blocking, closed on exec.
 pub(crate) fn tcp(address: &SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))
 }
 
-/// Begins to connect to a backend.
+/// How a backend is connected to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dial {
+    /// The address to connect from; `None`: the kernel's choice.
+    pub(crate) from: Option<IpAddr>,
+    /// As in [`Keepalive::user_timeout`].
+    pub(crate) user_timeout: Option<Duration>,
+    /// Whether it will be sent something as soon as it can take it.
+    pub(crate) speaks: bool,
+}
+
+/// Begins to connect to a backend. Its keepalive is left to [`set_keepalive`]: most connections end before they need
+/// any, and it takes four calls.
 pub(crate) fn connect(
     to: SocketAddr,
-    from: Option<IpAddr>,
-    keepalive: Keepalive,
+    dial: Dial,
+    ports: &EphemeralPorts,
 ) -> Result<(TcpStream, Connect), Fault> {
+    let Dial { from, speaks, .. } = dial;
     let socket = tcp(&to).map_err(|error| fault::of(&error))?;
-    set_options(&socket, keepalive).map_err(|error| fault::of(&error))?;
+    let options = Keepalive {
+        idle: None,
+        user_timeout: dial.user_timeout,
+    };
+    set_options(&socket, options).map_err(|error| fault::of(&error))?;
+    if speaks {
+        // The handshake's last acknowledgement goes with the first bytes: one segment less, and the backend wakes up
+        // once.
+        socket
+            .set_tcp_quickack(false)
+            .map_err(|error| fault::of(&error))?;
+    }
     if let Some(from) = from {
         // The port is chosen at connect, so that it need only be free towards this one backend.
         setsockopt(&socket, IpBindAddressNoPort, &true).map_err(fault::of_errno)?;
@@ -90,13 +123,37 @@ pub(crate) fn connect(
         },
     };
     let socket = socket.into();
-    // Over loopback the handshake is over before `connect` returns, although it says otherwise: to ask at once saves a
-    // wait for the event that would tell.
+    // Over loopback the handshake is over before `connect` returns, although it says otherwise: to ask at once, or to
+    // write, saves a wait for the event that would tell.
     let progress = match progress {
-        Connect::InProgress if to.ip().is_loopback() => connected(&socket)?,
-        progress => progress,
+        Connect::InProgress if !to.ip().is_loopback() => progress,
+        Connect::InProgress if speaks && !ports.may_meet(to, from) => Connect::Established,
+        _ => connected(&socket)?,
     };
     Ok((socket, progress))
+}
+
+/// The ports that the kernel chooses from for a connection that has none (`net.ipv4.ip_local_port_range`, of IPv6 too).
+#[derive(Clone, Debug)]
+pub(crate) struct EphemeralPorts(RangeInclusive<u16>);
+
+impl EphemeralPorts {
+    /// As they are now; all, if the kernel does not say.
+    pub(crate) fn read() -> Self {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let mut words = text.iter().flat_map(|text| text.split_whitespace());
+        let mut port = || words.next()?.parse().ok();
+        Self(
+            port()
+                .zip(port())
+                .map_or(1..=u16::MAX, |(low, high)| low..=high),
+        )
+    }
+
+    /// Whether a connection to `to` may be given that very address as its own.
+    fn may_meet(&self, to: SocketAddr, from: Option<IpAddr>) -> bool {
+        self.0.contains(&to.port()) && from.is_none_or(|from| from == to.ip())
+    }
 }
 
 /// How far a connect is.
@@ -185,6 +242,17 @@ mod tests {
         connected(socket)
     }
 
+    fn dialled(to: SocketAddr, dial: Dial) -> Result<(TcpStream, Connect), Fault> {
+        connect(to, dial, &EphemeralPorts::read())
+    }
+
+    fn from_there(from: IpAddr) -> Dial {
+        Dial {
+            from: Some(from),
+            ..Dial::default()
+        }
+    }
+
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -198,8 +266,14 @@ mod tests {
             idle: Some(Duration::from_secs(60)),
             user_timeout: Some(Duration::from_millis(30_500)),
         };
-        let (socket, _) = connect(listener.local_addr().unwrap(), None, keepalive).unwrap();
+        let dial = Dial {
+            user_timeout: keepalive.user_timeout,
+            ..Dial::default()
+        };
+        let (socket, _) = dialled(listener.local_addr().unwrap(), dial).unwrap();
         assert_eq!(settle(&socket), Ok(Connect::Established));
+        assert!(!SockRef::from(&socket).keepalive().unwrap());
+        set_keepalive(&socket, keepalive);
 
         let options = SockRef::from(&socket);
         assert!(options.tcp_nodelay().unwrap());
@@ -228,11 +302,53 @@ mod tests {
             .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
             .unwrap();
         let to = reserved.local_addr().unwrap().as_socket().unwrap();
-        let refused = match connect(to, None, Keepalive::default()) {
+        let refused = match dialled(to, Dial::default()) {
             Ok((socket, _)) => settle(&socket).unwrap_err(),
             Err(fault) => fault,
         };
         assert_eq!(refused, Fault::Refused);
+    }
+
+    /// Whoever has something to say learns by saying it: nobody asks before.
+    #[test]
+    fn a_write_finds_out_whether_a_connect_succeeded() {
+        let speaks = Dial {
+            speaks: true,
+            ..Dial::default()
+        };
+        let none = EphemeralPorts(1..=1);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let (mut socket, progress) = connect(to, speaks, &none).unwrap();
+        assert_eq!(progress, Connect::Established);
+        socket.write_all(b"frame").unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        let mut got = [0; 5];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"frame");
+
+        let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        reserved.bind(&any.into()).unwrap();
+        let nobody = reserved.local_addr().unwrap().as_socket().unwrap();
+        let (mut socket, progress) = connect(nobody, speaks, &none).unwrap();
+        assert_eq!(progress, Connect::Established, "not tested yet");
+        assert_eq!(
+            fault::of(&socket.write(b"frame").unwrap_err()),
+            Fault::Refused
+        );
+    }
+
+    #[test]
+    fn only_a_port_that_the_kernel_hands_out_can_meet_itself() {
+        let ports = EphemeralPorts(32_768..=60_999);
+        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let [own, other] = ["127.0.0.1", "127.0.0.2"].map(|ip| Some(ip.parse().unwrap()));
+        assert!(ports.may_meet(to(32_768), None) && ports.may_meet(to(60_999), own));
+        assert!(!ports.may_meet(to(32_767), None) && !ports.may_meet(to(61_000), None));
+        assert!(!ports.may_meet(to(40_000), other));
+        let EphemeralPorts(here) = EphemeralPorts::read();
+        assert!(here.start() < here.end(), "{here:?}");
     }
 
     #[test]
@@ -240,7 +356,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let from = "127.0.0.77".parse().unwrap();
         let to = listener.local_addr().unwrap();
-        let (socket, _) = connect(to, Some(from), Keepalive::default()).unwrap();
+        let (socket, _) = dialled(to, from_there(from)).unwrap();
         assert_eq!(settle(&socket), Ok(Connect::Established));
         assert_eq!(listener.accept().unwrap().1.ip(), from);
     }
@@ -250,7 +366,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let from = "192.0.2.1".parse().unwrap();
         let to = listener.local_addr().unwrap();
-        let fault = connect(to, Some(from), Keepalive::default()).unwrap_err();
+        let fault = dialled(to, from_there(from)).unwrap_err();
         assert_eq!(fault, Fault::LocalPorts);
     }
 

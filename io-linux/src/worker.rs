@@ -157,6 +157,7 @@ impl Worker {
             if told && self.obey(now) == Then::Leave {
                 return Ok(());
             }
+            self.driver.io_mut().tick(now);
             let turn = self.driver.turn(now);
             while let Some(fact) = self.driver.poll_event() {
                 self.note(&fact);
@@ -164,7 +165,7 @@ impl Worker {
             if self.driver.finished() {
                 return Ok(());
             }
-            wait = patience(turn, now);
+            wait = patience(turn, self.driver.io().due(), now);
         }
     }
 
@@ -299,11 +300,12 @@ fn readiness(event: &Event) -> Readiness {
 }
 
 /// How long to wait for events; `None` for as long as it takes.
-fn patience(turn: Turn, now: Timestamp) -> Option<Duration> {
+fn patience(turn: Turn, due: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     if turn.busy {
         return Some(Duration::ZERO);
     }
-    turn.deadline.map(|at| at.since(now))
+    let first = turn.deadline.into_iter().chain(due).min();
+    first.map(|at| at.since(now))
 }
 
 #[cfg(test)]
@@ -313,7 +315,7 @@ mod tests {
     #[test]
     fn waits_as_long_as_the_turn_allows() {
         let now = Timestamp::from_millis(100);
-        let wait = |deadline, busy| patience(Turn { deadline, busy }, now);
+        let wait = |deadline, busy| patience(Turn { deadline, busy }, None, now);
         assert_eq!(wait(None, false), None);
         assert_eq!(wait(None, true), Some(Duration::ZERO));
         let later = Some(Timestamp::from_millis(150));
@@ -323,5 +325,15 @@ mod tests {
             wait(Some(Timestamp::from_millis(90)), false),
             Some(Duration::ZERO)
         );
+        let idle = Turn {
+            deadline: later,
+            busy: false,
+        };
+        for (due, ms) in [(120, 20), (170, 50)] {
+            assert_eq!(
+                patience(idle, Some(Timestamp::from_millis(due)), now),
+                Some(Duration::from_millis(ms))
+            );
+        }
     }
 }

@@ -264,6 +264,7 @@ impl Io for Net {
         attempt: u8,
         to: SocketAddr,
         _from: Option<IpAddr>,
+        _speaks: bool,
     ) -> Result<Connect, Fault> {
         let state = State::Connecting(Box::pin(TcpStream::connect(to)));
         let id = SocketId::backend(session, attempt);

@@ -436,11 +436,12 @@ impl<I: Io> Driver<I> {
                 to,
                 from,
             } => {
+                let speaks = !self.engine.preface(session).is_empty();
                 let link = link(&mut self.links, session)?;
                 link.attempt = Some(attempt);
                 link.stirred = false;
                 link.connecting = false;
-                match self.io.connect(session, attempt, to, from) {
+                match self.io.connect(session, attempt, to, from, speaks) {
                     Ok(Connect::InProgress) => link.connecting = true,
                     Ok(Connect::Established) => return Some(Input::Connected { session, attempt }),
                     Err(fault) => {

@@ -214,6 +214,19 @@ impl World {
             self.report.standing = report.standing;
             if let Standing::Finished(ends) = report.standing {
                 self.ended = Some(ends);
+                self.close(ends);
+            }
+        }
+    }
+
+    /// Closing in order sends the FIN that was not sent yet.
+    fn close(&mut self, ends: Ends) {
+        for side in Side::BOTH {
+            let source = &self.socks[side.other() as usize];
+            let passed_on = ends == Ends::FIN && source.fin && self.wound.is_none();
+            let sock = &mut self.socks[side as usize];
+            if passed_on && sock.fins.is_empty() {
+                sock.fins.push(sock.got);
             }
         }
     }

@@ -46,7 +46,8 @@ impl Engine {
             Side::Client => CloseReason::ClientBroken(fault),
             Side::Backend => CloseReason::BackendBroken(fault),
         };
-        if !self.sessions[index].established {
+        let session = &self.sessions[index];
+        if !session.established && session.phase != Phase::Winding {
             return self.close(now, index, reason, Ends::RESET);
         }
         self.wind(now, index, reason);

@@ -904,6 +904,33 @@ fn an_idle_session_ends_in_order() {
     assert_eq!(rig.closed(session).reason, CloseReason::IdleTimeout);
 }
 
+/// A connect may be reported before it is certain: what takes long then is the backend's answer, not a silence.
+#[test]
+fn a_session_is_not_idle_before_its_backend_took_a_byte() {
+    let mut hasty = listener();
+    hasty.idle_timeout = Some(Duration::from_millis(10));
+    let mut rig = Rig::new(hasty, abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let actions = rig.pass(Failover::CONNECT_TIMEOUT);
+    let session_of = |action: &Action| matches!(action, Action::Abandon { .. });
+    assert!(actions.first().is_some_and(session_of), "{actions:?}");
+    let failed = rig.events.iter().any(|event| {
+        matches!(
+            event,
+            Event::AttemptFailed {
+                fault: Fault::TimedOut,
+                ..
+            }
+        )
+    });
+    assert!(failed);
+}
+
 #[test]
 fn a_half_closed_session_that_rests_is_reset() {
     let mut rig = Rig::new(listener(), abc());

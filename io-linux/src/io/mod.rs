@@ -11,14 +11,17 @@ use nix::errno::Errno;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Accept, Connect, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+use tlb_engine::time::Timestamp;
 
 use crate::pipe_pool::PipePool;
 use crate::relay::{Store, copy, splice};
-use crate::socket::{self, Keepalive};
+use crate::socket::{self, Dial, EphemeralPorts, Keepalive};
 use crate::{fault, sys};
 
+mod late;
 pub(crate) mod token;
 
+use late::Late;
 use token::Source;
 
 #[cfg(test)]
@@ -40,6 +43,8 @@ pub(crate) struct LinuxIo {
     sessions: Sessions,
     scratch: Scratch,
     pipes: PipePool,
+    ports: EphemeralPorts,
+    late: Late,
     /// Bytes read into a buffer, and into pipes.
     pub(crate) moved: [u64; 2],
 }
@@ -152,6 +157,8 @@ impl LinuxIo {
                 owner: None,
             },
             pipes: PipePool::new(pipes),
+            ports: EphemeralPorts::read(),
+            late: Late::default(),
             moved: [0; 2],
         };
         for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
@@ -192,6 +199,26 @@ impl LinuxIo {
         listener.keepalive = keepalive;
         let socket = listener.socket.as_ref();
         socket.map_or(Ok(()), |socket| socket::change_keepalive(socket, keepalive))
+    }
+
+    /// It is `now`: does what had time until then.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        self.late.now = now;
+        while let Some(session) = self.late.next() {
+            let Some(entry) = self.sessions.get(session) else {
+                continue;
+            };
+            if let (Some(backend), Some(listener)) =
+                (&entry.backend, self.listeners.get(entry.listener as usize))
+            {
+                socket::set_keepalive(backend, listener.keepalive);
+            }
+        }
+    }
+
+    /// When to call [`LinuxIo::tick`] at the latest; `None`: nothing waits for it.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        self.late.due()
     }
 
     /// Whether nothing is left of any session.
@@ -379,10 +406,19 @@ impl Io for LinuxIo {
         attempt: u8,
         to: SocketAddr,
         from: Option<IpAddr>,
+        speaks: bool,
     ) -> Result<Connect, Fault> {
         let entry = self.sessions.get(session).ok_or(GONE)?;
         let keepalive = self.listeners[entry.listener as usize].keepalive;
-        let (backend, progress) = socket::connect(to, from, keepalive)?;
+        let dial = Dial {
+            from,
+            user_timeout: keepalive.user_timeout,
+            speaks,
+        };
+        let (backend, progress) = socket::connect(to, dial, &self.ports)?;
+        if keepalive.idle.is_some() {
+            self.late.add(session);
+        }
         // Registered before it has begun to connect, it would report a hang-up.
         self.register(&backend, SocketId::backend(session, attempt))?;
         let entry = self.sessions.get_mut(session).ok_or(GONE)?;

@@ -87,7 +87,7 @@ impl World {
     fn session(&mut self, session: SessionId) -> Ends {
         let client = self.enter(session);
         let to = self.backends.local_addr().unwrap();
-        self.io.connect(session, 1, to, None).unwrap();
+        self.io.connect(session, 1, to, None, false).unwrap();
         self.until(|io| (io.connected(session).unwrap() == Connect::Established).then_some(()));
         let (backend, _) = self.backends.accept().unwrap();
         for end in [&client, &backend] {
@@ -436,7 +436,7 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
         .unwrap();
     let nobody = reserved.local_addr().unwrap().as_socket().unwrap();
 
-    let started = world.io.connect(FIRST, 1, nobody, None);
+    let started = world.io.connect(FIRST, 1, nobody, None, false);
     let fault = match started {
         Err(fault) => fault,
         Ok(_) => world.until(|io| io.connected(FIRST).err()),
@@ -445,7 +445,7 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
     world.io.close(FIRST, Side::Backend, Close::Fin);
 
     let to = world.backends.local_addr().unwrap();
-    world.io.connect(FIRST, 2, to, None).unwrap();
+    world.io.connect(FIRST, 2, to, None, false).unwrap();
     world.until(|io| (io.connected(FIRST).unwrap() == Connect::Established).then_some(()));
 }
 
@@ -514,7 +514,7 @@ fn running_out_of_descriptors_is_this_hosts_fault() {
     }
 
     assert_eq!(
-        world.io.connect(FIRST, 2, to, None),
+        world.io.connect(FIRST, 2, to, None, false),
         Err(Fault::LocalDescriptors)
     );
     let accepted = world.until(|io| match io.accept(ListenerId(0)) {
@@ -532,6 +532,6 @@ fn running_out_of_descriptors_is_this_hosts_fault() {
 
     hoard.clear();
     world.accept();
-    assert!(world.io.connect(FIRST, 3, to, None).is_ok());
+    assert!(world.io.connect(FIRST, 3, to, None, false).is_ok());
     drop(ends);
 }

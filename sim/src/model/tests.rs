@@ -481,7 +481,8 @@ fn setup(tuning: Tuning) -> Setup {
     };
     assert_eq!(peer, client_address());
     io.adopt(session(), conn).unwrap();
-    io.connect(session(), 0, backend_address(), None).unwrap();
+    io.connect(session(), 0, backend_address(), None, false)
+        .unwrap();
     settle(&mut kernel.borrow_mut());
     let backend = kernel.borrow_mut().backend_accept(BACKEND, 1).unwrap();
     Setup {
@@ -581,7 +582,7 @@ fn this_host_runs_out_of_what_it_needs() {
     let mut it = setup(PLAIN);
     let id = session();
     it.io.close(id, Side::Backend, Close::Fin);
-    let connect = |it: &mut Setup| it.io.connect(id, 1, backend_address(), None);
+    let connect = |it: &mut Setup| it.io.connect(id, 1, backend_address(), None, false);
     it.io.scarcity.ports = true;
     assert_eq!(connect(&mut it), Err(Fault::LocalPorts));
     it.io.scarcity = Scarcity {

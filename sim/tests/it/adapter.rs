@@ -74,7 +74,7 @@ async fn adopt(net: &mut Net) {
 /// Begins to connect to the peer.
 fn connect(net: &mut Net) {
     let to = SocketAddr::new(turmoil::lookup("peer"), BACK);
-    assert_eq!(net.connect(SESSION, 0, to, None), Ok(Connect::InProgress));
+    assert_eq!(net.connect(SESSION, 0, to, None, true), Ok(Connect::InProgress));
 }
 
 async fn established(net: &mut Net) {
@@ -216,7 +216,7 @@ fn a_refused_connect_brings_an_event_and_its_fault() {
             adopt(&mut net).await;
             let nobody = SocketAddr::new(turmoil::lookup("peer"), 9);
             assert_eq!(
-                net.connect(SESSION, 3, nobody, None),
+                net.connect(SESSION, 3, nobody, None, true),
                 Ok(Connect::InProgress)
             );
             assert_eq!(net.connected(SESSION), Ok(Connect::InProgress));

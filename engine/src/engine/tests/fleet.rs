@@ -531,6 +531,35 @@ fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
     assert!(!rig.engine.replays(session));
 }
 
+/// Its end was decided before its backend broke: that is no reason to go to another one.
+#[test]
+fn a_session_that_ends_is_not_replayed() {
+    let mut patient = listener();
+    patient.replay = true;
+    patient.idle_timeout = Some(Duration::from_secs(1));
+    let mut rig = Rig::new(patient, abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let taken = Report {
+        forward: 8,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, taken);
+    let actions = rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
+    let broken = Report {
+        broken: Some((Side::Backend, Fault::Reset)),
+        ..Report::default()
+    };
+    assert_eq!(rig.relayed(session, 0, broken), []);
+    rig.relayed(session, 0, finished(Ends::RESET));
+    assert_eq!(rig.closed(session).reason, CloseReason::IdleTimeout);
+}
+
 #[test]
 fn a_question_that_a_dead_backend_took_goes_to_the_next_owner() {
     for alone in [false, true] {

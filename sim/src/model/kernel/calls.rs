@@ -121,7 +121,7 @@ impl Kernel {
     /// The fault, if it is known at once.
     pub fn connect(&mut self, worker: usize, to: SocketAddr) -> Result<(Sock, Connect), Fault> {
         let link = self.addresses.get(&to).copied();
-        let immediate = self.chunking.below(256) < u64::from(self.tuning.immediate);
+        let immediate = self.is_immediate();
         let hatch = link.map_or(Hatch::Refusing, |link| self.backend_doors[link].hatch);
         let held = link.is_some_and(|link| self.links[link].held);
         if matches!(hatch, Hatch::Refusing | Hatch::Unreachable) && immediate && !held {
@@ -156,6 +156,11 @@ impl Kernel {
         }
         self.at(self.now + transit, Due::Syn(sock));
         Ok((sock, Connect::InProgress))
+    }
+
+    /// Whether something that may be known at once is.
+    pub fn is_immediate(&mut self) -> bool {
+        self.chunking.below(256) < u64::from(self.tuning.immediate)
     }
 
     fn fail_later(&mut self, sock: Sock) {

@@ -116,10 +116,11 @@ impl HalfClose {
                         format!("{session}: the {other} broke, the {side} gets a clean end"),
                     );
                 }
+                relay.shut[side as usize] |= relay.ended[other as usize] && !cut;
             }
             _ => {}
         }
-        if relay.established && relay.broken.contains(&true) {
+        if relay.broken.contains(&true) {
             relay.broken_at.get_or_insert(scene.now);
         }
     }
