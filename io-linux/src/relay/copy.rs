@@ -1,8 +1,9 @@
 //! Through a buffer in user space: `recv` and `send`.
 
-use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use tlb_engine::drive::Outcome;
 
 use crate::fault;
@@ -10,43 +11,46 @@ use crate::fault;
 /// Size of the buffer that the directions of a worker share.
 pub(crate) const BUFFER: usize = 64 * 1024;
 
+// These two calls are most of what a relay of small messages does in user space. The C library makes them points where a
+// thread may be cancelled, which costs as much as all the rest of them: hence rustix, which asks the kernel itself.
+
 /// One `recv` into `buf`, which is not empty; repeated when a signal interrupts it.
-pub(crate) fn recv(mut socket: &TcpStream, buf: &mut [u8]) -> Outcome {
+pub(crate) fn recv(socket: &TcpStream, buf: &mut [u8]) -> Outcome {
+    let most = buf.len();
     loop {
-        match socket.read(buf) {
-            Ok(0) => return Outcome::Eof,
-            Ok(bytes) => {
+        match rustix::net::recv(socket, &mut *buf, RecvFlags::empty()) {
+            Ok((0, _)) => return Outcome::Eof,
+            Ok((bytes, _)) => {
                 return Outcome::Moved {
                     bytes,
-                    short: bytes < buf.len(),
+                    short: bytes < most,
                 };
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return failed(&error),
+            Err(Errno::INTR) => {}
+            Err(errno) => return failed(errno),
         }
     }
 }
 
-/// One `send` of `bytes`, which are not empty; repeated when a signal interrupts it. The standard
-/// library sets `MSG_NOSIGNAL`.
-pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8]) -> Outcome {
+/// One `send` of `bytes`, which are not empty; repeated when a signal interrupts it.
+pub(crate) fn send(socket: &TcpStream, bytes: &[u8]) -> Outcome {
     loop {
-        match socket.write(bytes) {
+        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => {
                 return Outcome::Moved {
                     bytes: sent,
                     short: sent < bytes.len(),
                 };
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return failed(&error),
+            Err(Errno::INTR) => {}
+            Err(errno) => return failed(errno),
         }
     }
 }
 
-fn failed(error: &io::Error) -> Outcome {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => Outcome::WouldBlock,
-        _ => Outcome::Broken(fault::of(error)),
+fn failed(errno: Errno) -> Outcome {
+    match errno {
+        Errno::AGAIN => Outcome::WouldBlock,
+        _ => Outcome::Broken(fault::of(&errno.into())),
     }
 }
