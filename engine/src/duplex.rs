@@ -71,7 +71,7 @@ struct End {
 #[derive(Clone, Copy, Debug)]
 struct Half {
     /// Bytes in the store.
-    held: usize,
+    held: u32,
     /// How to fill the store next.
     via: Via,
     /// Fills in a row that spoke for the other way of filling.
@@ -148,7 +148,7 @@ impl Duplex {
         debug_assert!(!self.relaying, "a relay begins once for each attempt");
         self.relaying = true;
         self.end(Side::Backend).writable = true;
-        self.halves[Dir::Forward as usize].held = preface;
+        self.halves[Dir::Forward as usize].held = u32::try_from(preface).unwrap_or(u32::MAX);
         self.watch = replay;
     }
 
@@ -171,7 +171,7 @@ impl Duplex {
 
     /// Bytes in both stores.
     pub fn held(&self) -> usize {
-        self.halves[0].held + self.halves[1].held
+        self.halves[0].held as usize + self.halves[1].held as usize
     }
 
     /// Takes a hint about a socket.
@@ -359,7 +359,8 @@ impl Duplex {
         half.copy_once = false;
         match outcome {
             Outcome::Moved { bytes, short } => {
-                half.held += bytes;
+                // What a buffer or a pipe takes at once, of a store that holds no more than a pipe does.
+                half.held += bytes as u32;
                 half.piped = via == Via::Splice;
                 half.adapt(self.mode, via, bytes, short);
                 self.read_short(side, short);
@@ -398,8 +399,8 @@ impl Duplex {
         let half = &mut self.halves[dir as usize];
         match outcome {
             Outcome::Moved { bytes, short } => {
-                debug_assert!(bytes <= half.held, "no more can go than is there");
-                half.held = half.held.saturating_sub(bytes);
+                debug_assert!(bytes <= half.held as usize, "no more can go than is there");
+                half.held = half.held.saturating_sub(bytes as u32);
                 half.stalled &= cfg!(tlb_planted = "full-pipe-stays-stalled");
                 // A pipe may give less than it holds for reasons of its own.
                 let full = short && !half.piped && half.held > 0;

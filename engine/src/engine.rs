@@ -324,7 +324,7 @@ impl Engine {
         let route = match target {
             Target::Key(range) => {
                 let key = &preface[range];
-                session.key = Some(Bytes::copy_from_slice(&key[..key.len().min(KEY_LOGGED)]));
+                session.key = Some(key[..key.len().min(KEY_LOGGED)].into());
                 Route::Key(balance::hash_key(key))
             }
             Target::KeyHash(hash) => Route::Key(hash),

@@ -83,7 +83,7 @@ pub struct SessionView<'a> {
     /// Its backend, or the one it is connecting to.
     pub backend: Option<&'a Backend>,
     /// The key, cut to its first [`KEY_LOGGED`] bytes.
-    pub key: Option<&'a Bytes>,
+    pub key: Option<&'a [u8]>,
     /// Bytes the backend took.
     pub forward: u64,
     /// Bytes the client took.
@@ -111,32 +111,57 @@ pub(crate) struct Session {
     /// The current attempt is the one by which a backend that is down is tried.
     pub(crate) trial: bool,
     pub(crate) half_closed: bool,
-    /// Looks at unacknowledged bytes so far, for their growing distance.
-    pub(crate) looks: u8,
     pub(crate) accepted: Timestamp,
     /// When a byte passed last.
     pub(crate) active: Timestamp,
-    /// Deadline of the phase; [`Timestamp::NEVER`] if it has none. Likewise the others.
+    /// Deadline of the phase; [`Timestamp::NEVER`] if it has none.
     pub(crate) phase_by: Timestamp,
-    pub(crate) look_at: Timestamp,
-    pub(crate) wind_by: Timestamp,
-    pub(crate) stop_at: Timestamp,
-    pub(crate) tell_at: Timestamp,
     pub(crate) forward: u64,
     pub(crate) back: u64,
     pub(crate) skipped: u64,
     /// Bytes counted in the engine's preread memory.
     pub(crate) memory: usize,
-    /// Why it is told to go at `tell_at`, and how.
-    pub(crate) told: Option<(Why, TellHow)>,
     /// Its backend's place among the tallies.
-    pub(crate) tally: Option<usize>,
+    pub(crate) tally: Option<u32>,
+    pub(crate) backend: Option<Arc<Backend>>,
+    /// Where it goes, or went last, if that is not its backend's address.
+    pub(crate) elsewhere: Option<Box<SocketAddr>>,
+    pub(crate) key: Option<Box<[u8]>>,
+    pub(crate) early: Option<Box<Early>>,
+    /// `None` as long as there is nothing to say.
+    ending: Option<Box<Ending>>,
+}
+
+/// What there is to know of a session that is to end. Apart, because most of the time none is, and idle sessions are
+/// many.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// When to look again at unacknowledged bytes; [`Timestamp::NEVER`] if there is no such time. Likewise the others.
+    pub(crate) look_at: Timestamp,
+    /// Looks so far, for their growing distance.
+    pub(crate) looks: u8,
+    /// When winding up must be over.
+    pub(crate) wind_by: Timestamp,
+    /// When it is its turn, as tlb stops.
+    pub(crate) stop_at: Timestamp,
+    /// When it is told to go.
+    pub(crate) tell_at: Timestamp,
+    /// Why it is told to go then, and how.
+    pub(crate) told: Option<(Why, TellHow)>,
     /// Why it ends, once that is known.
     pub(crate) reason: Option<CloseReason>,
-    pub(crate) backend: Option<Arc<Backend>>,
-    pub(crate) to: Option<SocketAddr>,
-    pub(crate) key: Option<Bytes>,
-    pub(crate) early: Option<Box<Early>>,
+}
+
+impl Ending {
+    const NONE: Self = Self {
+        look_at: Timestamp::NEVER,
+        looks: 0,
+        wind_by: Timestamp::NEVER,
+        stop_at: Timestamp::NEVER,
+        tell_at: Timestamp::NEVER,
+        told: None,
+        reason: None,
+    };
 }
 
 impl Session {
@@ -158,26 +183,44 @@ impl Session {
             established: false,
             trial: false,
             half_closed: false,
-            looks: 0,
             accepted: now,
             active: now,
             phase_by: now + listener.preread_timeout,
-            look_at: Timestamp::NEVER,
-            wind_by: Timestamp::NEVER,
-            stop_at: Timestamp::NEVER,
-            tell_at: Timestamp::NEVER,
-            told: None,
             tally: None,
             forward: 0,
             back: 0,
             skipped: 0,
             memory: 0,
-            reason: None,
             backend: None,
-            to: None,
+            elsewhere: None,
             key: None,
             early: Some(Box::default()),
+            ending: None,
         }
+    }
+
+    /// What is known of its end.
+    pub(crate) fn ending(&self) -> &Ending {
+        self.ending.as_deref().unwrap_or(&Ending::NONE)
+    }
+
+    /// What is known of its end, to be changed.
+    pub(crate) fn ending_mut(&mut self) -> &mut Ending {
+        self.ending.get_or_insert_with(|| Box::new(Ending::NONE))
+    }
+
+    /// With the relay goes whatever it waited for.
+    pub(crate) fn forget_looks(&mut self) {
+        if let Some(ending) = &mut self.ending {
+            ending.look_at = Timestamp::NEVER;
+            ending.looks = 0;
+        }
+    }
+
+    /// Where it goes, or went last.
+    pub(crate) fn to(&self) -> Option<SocketAddr> {
+        let backend = self.backend.as_ref().and_then(|backend| backend.address);
+        backend.or(self.elsewhere.as_deref().copied())
     }
 
     /// Goes to another phase, which has no deadline yet.
@@ -240,17 +283,15 @@ impl Session {
             (Phase::Relaying, false) => (self.after(listener.idle_timeout), Timer::Idle),
             _ => (Timestamp::NEVER, Timer::Idle),
         };
-        [
-            (self.phase_by, phase),
-            idle,
-            (self.look_at, Timer::Look),
-            (self.wind_by, Timer::Wind),
-            (self.stop_at, Timer::Stop),
-            (self.tell_at, Timer::Tell),
-        ]
-        .into_iter()
-        .min()
-        .unwrap_or((Timestamp::NEVER, Timer::Idle))
+        let first = (self.phase_by, phase).min(idle);
+        let Some(ending) = &self.ending else {
+            return first;
+        };
+        first
+            .min((ending.look_at, Timer::Look))
+            .min((ending.wind_by, Timer::Wind))
+            .min((ending.stop_at, Timer::Stop))
+            .min((ending.tell_at, Timer::Tell))
     }
 
     fn after(&self, quiet: Option<Duration>) -> Timestamp {
@@ -264,9 +305,9 @@ impl Session {
             listener: self.listener,
             peer: self.peer,
             reason,
-            backend: self.backend.map(|backend| backend.incarnation),
-            to: self.to,
-            key: self.key,
+            backend: self.backend.as_ref().map(|backend| backend.incarnation),
+            to: self.to(),
+            key: self.key.map(Bytes::from),
             forward: self.forward,
             back: self.back,
             skipped: self.skipped,

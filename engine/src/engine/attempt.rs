@@ -1,5 +1,6 @@
 //! Picking a backend, connecting to it, and what follows when that fails.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -54,13 +55,14 @@ impl Engine {
         session.enter(Phase::Connecting);
         session.phase_by = now + failover.connect_timeout;
         session.attempts += 1;
-        session.to = Some(to);
         let (id, attempt, pool) = (session.id, session.attempt(), session.pool);
         let incarnation = backend.as_ref().map(|backend| backend.incarnation);
         if let Some(backend) = &backend {
             backend.load.add();
         }
         session.backend = backend;
+        let known = session.backend.as_ref().and_then(|it| it.address);
+        session.elsewhere = (known != Some(to)).then(|| Box::new(to));
         if let Some(backend) = incarnation {
             self.join(index, backend);
         }
@@ -238,15 +240,14 @@ impl Engine {
         // Of a preface that another one is to have, nothing has gone yet.
         session.forward = 0;
         session.half_closed = false;
+        session.elsewhere = session.to().map(Box::new);
         let backend = session.backend.take();
         if let Some(backend) = &backend
             && !cfg!(tlb_planted = "load-not-returned")
         {
             backend.load.sub();
         }
-        // With the relay goes whatever it waited for.
-        session.look_at = Timestamp::NEVER;
-        session.looks = 0;
+        session.forget_looks();
         let (id, attempt) = (session.id, session.attempt());
         let backend = backend.map(|backend| backend.incarnation);
         if let Some(early) = &mut session.early {

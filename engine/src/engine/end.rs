@@ -60,10 +60,11 @@ impl Engine {
             by = by.min(stop_by.max(now) + STOP_GRACE);
         }
         let session = &mut self.sessions[index];
-        session.reason.get_or_insert(reason);
-        session.wind_by = session.wind_by.min(by);
-        session.stop_at = Timestamp::NEVER;
-        session.tell_at = Timestamp::NEVER;
+        let ending = session.ending_mut();
+        ending.reason.get_or_insert(reason);
+        ending.wind_by = ending.wind_by.min(by);
+        ending.stop_at = Timestamp::NEVER;
+        ending.tell_at = Timestamp::NEVER;
         if session.phase != Phase::Winding {
             session.enter(Phase::Winding);
         }
@@ -77,12 +78,13 @@ impl Engine {
         match standing {
             Standing::Open => {}
             Standing::Unacknowledged => {
-                let distance = LOOK_FIRST * (1 << session.looks.min(LOOK_DOUBLINGS));
-                session.looks = session.looks.saturating_add(1);
-                session.look_at = now + distance;
+                let ending = session.ending_mut();
+                let distance = LOOK_FIRST * (1 << ending.looks.min(LOOK_DOUBLINGS));
+                ending.looks = ending.looks.saturating_add(1);
+                ending.look_at = now + distance;
             }
             Standing::Finished(ends) => {
-                let reason = session.reason.unwrap_or(CloseReason::Completed);
+                let reason = session.ending().reason.unwrap_or(CloseReason::Completed);
                 self.close(now, index, reason, ends);
             }
         }
@@ -101,11 +103,11 @@ impl Engine {
             Timer::Connect => self.attempt_failed(now, index, Fault::TimedOut),
             Timer::Retry => self.attempt(now, index),
             Timer::Look => {
-                session.look_at = Timestamp::NEVER;
+                session.ending_mut().look_at = Timestamp::NEVER;
                 self.actions.push_back(Action::Look { session: id });
             }
             Timer::Wind => {
-                let reason = session.reason.unwrap_or(CloseReason::Completed);
+                let reason = session.ending().reason.unwrap_or(CloseReason::Completed);
                 self.close(now, index, reason, Ends::RESET);
             }
             // Nothing is under way, so a FIN is honest.
@@ -179,7 +181,7 @@ impl Engine {
             let share = Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX));
             let session = &mut self.sessions[index];
             if session.phase != Phase::Winding {
-                session.stop_at = now + share;
+                session.ending_mut().stop_at = now + share;
             }
             self.rearm(index);
         }

@@ -119,7 +119,7 @@ impl Engine {
             }
             Phase::Connecting => {
                 assert!(
-                    session.to.is_some() && session.attempts > 0,
+                    session.to().is_some() && session.attempts > 0,
                     "{id} knows where it goes"
                 );
                 assert!(!session.established, "{id} is not established yet");
@@ -137,9 +137,9 @@ impl Engine {
                 );
             }
             Phase::Winding => {
-                assert!(session.reason.is_some(), "{id} knows why it ends");
+                assert!(session.ending().reason.is_some(), "{id} knows why it ends");
                 assert!(
-                    session.wind_by < Timestamp::NEVER,
+                    session.ending().wind_by < Timestamp::NEVER,
                     "{id} ends in bounded time"
                 );
             }

@@ -69,7 +69,9 @@ impl Engine {
         self.generation = self.generation.wrapping_add(1);
         let id = SessionId::new(entry.key(), self.generation);
         let mut session = Session::new(id, on, listener, peer, now);
-        session.stop_at = self.stop_by.unwrap_or(Timestamp::NEVER);
+        if let Some(at) = self.stop_by {
+            session.ending_mut().stop_at = at;
+        }
         entry.insert(session);
         state.live += 1;
         state.stats.sessions += 1;

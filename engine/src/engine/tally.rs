@@ -17,21 +17,21 @@ use crate::stats::{BackendStats, LastedStats, Stats};
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
     slots: Slab<(Incarnation, BackendStats)>,
-    places: BTreeMap<Incarnation, usize>,
+    places: BTreeMap<Incarnation, u32>,
 }
 
 impl Tallies {
     /// The place of a backend.
-    pub(super) fn place(&mut self, backend: Incarnation) -> usize {
+    pub(super) fn place(&mut self, backend: Incarnation) -> u32 {
         let slots = &mut self.slots;
         *self
             .places
             .entry(backend)
-            .or_insert_with(|| slots.insert((backend, BackendStats::default())))
+            .or_insert_with(|| slots.insert((backend, BackendStats::default())) as u32)
     }
 
-    pub(super) fn at(&mut self, place: usize) -> &mut BackendStats {
-        &mut self.slots[place].1
+    pub(super) fn at(&mut self, place: u32) -> &mut BackendStats {
+        &mut self.slots[place as usize].1
     }
 
     pub(super) fn of(&mut self, backend: Incarnation) -> &mut BackendStats {
@@ -42,7 +42,7 @@ impl Tallies {
     /// A session's relay moved bytes.
     pub(super) fn moved(&mut self, session: &Session, report: &Report) {
         if let Some(place) = session.tally {
-            let stats = &mut self.slots[place].1;
+            let stats = self.at(place);
             stats.forward += report.forward;
             stats.back += report.back;
         }
@@ -54,9 +54,9 @@ impl Tallies {
         let known: BTreeSet<_> = backends.map(|it| it.incarnation).collect();
         let slots = &mut self.slots;
         self.places.retain(|backend, &mut place| {
-            let stays = known.contains(backend) || slots[place].1.live > 0;
+            let stays = known.contains(backend) || slots[place as usize].1.live > 0;
             if !stays {
-                slots.remove(place);
+                slots.remove(place as usize);
             }
             stays
         });
@@ -154,7 +154,7 @@ impl Engine {
             pool: session.pool,
             phase: session.phase,
             backend: session.backend.as_deref(),
-            key: session.key.as_ref(),
+            key: session.key.as_deref(),
             forward: session.forward,
             back: session.back,
             accepted: session.accepted,

@@ -26,7 +26,7 @@ impl Engine {
         let of_backend = |session: &Session| {
             session.phase == Phase::Relaying
                 && (session.established || session.forward > 0)
-                && session.tell_at == Timestamp::NEVER
+                && session.ending().tell_at == Timestamp::NEVER
                 && session.backend.as_ref().map(|it| it.incarnation) == Some(tell.backend)
         };
         let sessions = self.sessions.iter();
@@ -52,9 +52,9 @@ impl Engine {
             } else {
                 tell.pace.reserve(now) + jitter
             };
-            let session = &mut self.sessions[index];
-            session.tell_at = turn;
-            session.told = Some((tell.why, how));
+            let ending = self.sessions[index].ending_mut();
+            ending.tell_at = turn;
+            ending.told = Some((tell.why, how));
             self.rearm(index);
         }
     }
@@ -111,10 +111,11 @@ impl Engine {
         for backend in up {
             self.told.remove(&backend);
             for (_, session) in &mut self.sessions {
-                let told = matches!(session.told, Some((Why::Down, _)));
+                let told = matches!(session.ending().told, Some((Why::Down, _)));
                 if told && session.backend.as_ref().map(|it| it.incarnation) == Some(backend) {
-                    session.tell_at = Timestamp::NEVER;
-                    session.told = None;
+                    let ending = session.ending_mut();
+                    ending.tell_at = Timestamp::NEVER;
+                    ending.told = None;
                 }
             }
         }
@@ -123,8 +124,9 @@ impl Engine {
     /// It is a session's turn to go.
     pub(super) fn told_session(&mut self, now: Timestamp, index: usize) {
         let session = &mut self.sessions[index];
-        session.tell_at = Timestamp::NEVER;
-        let Some((why, how)) = session.told.take() else {
+        let ending = session.ending_mut();
+        ending.tell_at = Timestamp::NEVER;
+        let Some((why, how)) = ending.told.take() else {
             return;
         };
         if session.phase != Phase::Relaying {

@@ -74,7 +74,10 @@ async fn adopt(net: &mut Net) {
 /// Begins to connect to the peer.
 fn connect(net: &mut Net) {
     let to = SocketAddr::new(turmoil::lookup("peer"), BACK);
-    assert_eq!(net.connect(SESSION, 0, to, None, true), Ok(Connect::InProgress));
+    assert_eq!(
+        net.connect(SESSION, 0, to, None, true),
+        Ok(Connect::InProgress)
+    );
 }
 
 async fn established(net: &mut Net) {
