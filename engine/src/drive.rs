@@ -5,6 +5,8 @@
 //! [`Duplex`](crate::duplex::Duplex) ask for, and says when it wants to be run again.
 
 mod driver;
+#[cfg(test)]
+mod tests;
 
 pub use driver::Driver;
 
@@ -67,7 +69,7 @@ pub trait Io {
     fn load(&mut self, session: SessionId, preface: Bytes);
 
     /// Moves bytes from the source socket of `dir` into that direction's store, once, through a buffer or a pipe.
-    /// A buffer is only asked for while the store is empty; a pipe may already hold bytes.
+    /// The store is empty.
     fn fill(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome;
 
     /// Moves bytes from the store of `dir` to its destination socket, once. When the store becomes empty, its
@@ -128,7 +130,7 @@ pub enum Outcome {
     },
     /// The stream has ended. Only where bytes are read.
     Eof,
-    /// Nothing can be moved now. An event will tell; through a pipe, it may also be the pipe that is full.
+    /// Nothing can be moved now. An event will tell.
     WouldBlock,
     /// The socket is broken. Where bytes are written, it is the destination.
     Broken(Fault),

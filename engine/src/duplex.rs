@@ -80,8 +80,6 @@ struct Half {
     copy_once: bool,
     /// What the store holds is in a pipe.
     piped: bool,
-    /// The pipe took nothing although it is not empty: full, or the source is empty. Draining will tell.
-    stalled: bool,
     /// The FIN was passed on.
     shut: bool,
 }
@@ -119,7 +117,6 @@ impl Duplex {
             streak: 0,
             copy_once: false,
             piped: false,
-            stalled: false,
             shut: false,
         };
         let client = End {
@@ -371,11 +368,6 @@ impl Duplex {
             }
             Outcome::Eof => self.read_to_end(side),
             Outcome::NoPipe => half.copy_once = !cfg!(tlb_planted = "no-pipe-spins"),
-            // A pipe that holds something may be full: only an empty one proves that the socket is empty.
-            Outcome::WouldBlock if cfg!(tlb_planted = "eagain-means-empty") => {
-                self.read_nothing(side);
-            }
-            Outcome::WouldBlock if half.held > 0 => half.stalled = true,
             // At an urgent mark a splice stops for good, and only a read gets past it.
             Outcome::WouldBlock
                 if via == Via::Splice
@@ -401,7 +393,6 @@ impl Duplex {
             Outcome::Moved { bytes, short } => {
                 debug_assert!(bytes <= half.held as usize, "no more can go than is there");
                 half.held = half.held.saturating_sub(bytes as u32);
-                half.stalled &= cfg!(tlb_planted = "full-pipe-stays-stalled");
                 // A pipe may give less than it holds for reasons of its own.
                 let full = short && !half.piped && half.held > 0;
                 match dir {
@@ -496,18 +487,17 @@ impl Duplex {
         self.halves[dir as usize].held > 0 && self.ends[dir.to() as usize].fault.is_none()
     }
 
-    /// Whether more may be read in this direction. Otherwise reading pauses, which is the back-pressure: a buffer
-    /// is filled only when empty, a pipe also while the destination takes nothing, until it is full.
+    /// Whether more may be read in this direction: only when all that was read is written. Otherwise reading pauses,
+    /// which is the back-pressure; meanwhile the kernel's buffer of the source gathers what comes.
+    ///
+    /// That holds for a pipe, too. It could take more, but of a pipe that holds something `EAGAIN` says nothing: the
+    /// source may be empty or the pipe full. And a destination that takes little at a time would be fed crumb by crumb.
     fn may_fill(&self, dir: Dir) -> bool {
         let half = &self.halves[dir as usize];
         let destination = &self.ends[dir.to() as usize];
-        let stuck = half.stalled && cfg!(tlb_planted = "full-pipe-stays-stalled");
-        let room = (half.held == 0 && !stuck)
-            || (half.piped
-                && half.via == Via::Splice
-                && !half.stalled
-                && !half.copy_once
-                && !destination.writable);
+        let greedy =
+            cfg!(tlb_planted = "eagain-means-empty") && half.piped && !destination.writable;
+        let room = half.held == 0 || greedy;
         let wanted = self.wind.is_none() && destination.fault.is_none() && !half.shut;
         room && wanted && !self.ends[dir.from() as usize].finished
     }

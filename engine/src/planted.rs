@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 43] = [
+const ALL: [(&str, bool); 42] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -48,10 +48,6 @@ const ALL: [(&str, bool); 43] = [
     ),
     ("fall-one-too-late", cfg!(tlb_planted = "fall-one-too-late")),
     ("fault-not-sticky", cfg!(tlb_planted = "fault-not-sticky")),
-    (
-        "full-pipe-stays-stalled",
-        cfg!(tlb_planted = "full-pipe-stays-stalled"),
-    ),
     ("half-close-closes", cfg!(tlb_planted = "half-close-closes")),
     (
         "hint-taken-for-end",

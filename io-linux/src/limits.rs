@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use crate::config_file::{Address, BackendSettings, ListenerSettings, Settings};
 
-/// Most pipes of a worker, whatever the number of descriptors: 256 KiB each.
-const PIPES: u64 = 256;
+/// Most pipes of a worker, whatever the number of descriptors: 512 KiB each.
+const PIPES: u64 = 128;
 /// The part of the process's descriptors that pipes may take, two each: one eighth.
 const DESCRIPTORS_PER_PIPE: u64 = 16;
 

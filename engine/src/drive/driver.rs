@@ -19,8 +19,10 @@ use crate::time::Timestamp;
 
 /// Most connections one listener accepts in a turn, so that a storm of clients does not starve those that are in.
 const ACCEPTS_PER_TURN: usize = 16;
-/// Most kernel calls one session makes in a turn, so that a bulk flow does not starve small messages.
-const CALLS_PER_TURN: usize = 32;
+/// Most kernel calls one session makes in a turn, and how many bytes moved are enough, so that a bulk flow does not
+/// starve small messages.
+pub(super) const CALLS_PER_TURN: usize = 32;
+pub(super) const BYTES_PER_TURN: usize = 512 * 1024;
 /// Most bytes of a client read in one call before its session has a backend.
 const SCRATCH: usize = 16 * 1024;
 
@@ -35,6 +37,8 @@ pub struct Driver<I: Io> {
     links: Vec<Option<Link>>,
     /// Sessions with something to do.
     queue: VecDeque<SessionId>,
+    /// Those that have had their share of this turn.
+    next: VecDeque<SessionId>,
     /// Results of calls that were known at once; they go in when all actions are taken.
     results: VecDeque<Input<'static>>,
     listeners: Vec<Door>,
@@ -77,6 +81,7 @@ impl<I: Io> Driver<I> {
             mode,
             links: Vec::new(),
             queue: VecDeque::new(),
+            next: VecDeque::new(),
             results: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         }
@@ -187,6 +192,7 @@ impl<I: Io> Driver<I> {
                 self.step(now, id);
             }
         }
+        self.queue.append(&mut self.next);
         let waiting = (0..self.listeners.len()).any(|index| {
             self.listeners[index] == Door::Open
                 && (self.engine.may_accept(now, ListenerId(index as u32))
@@ -381,16 +387,17 @@ impl<I: Io> Driver<I> {
             return;
         };
         let duplex = &mut link.duplex;
-        let mut calls = 0;
+        let (mut calls, mut bytes) = (0, 0);
         while calls < CALLS_PER_TURN
+            && bytes < BYTES_PER_TURN
             && let Some(op) = duplex.next_op()
         {
-            perform(&mut self.io, id, duplex, op);
+            bytes += perform(&mut self.io, id, duplex, op);
             calls += 1;
         }
-        if calls == CALLS_PER_TURN {
-            link.queued = true;
-            self.queue.push_back(id);
+        let spent = calls == CALLS_PER_TURN || bytes >= BYTES_PER_TURN;
+        if spent && !core::mem::replace(&mut link.queued, true) {
+            self.next.push_back(id);
         }
         if let Some(report) = duplex.take_report() {
             self.engine.handle(
@@ -512,14 +519,21 @@ fn link(links: &mut [Option<Link>], id: SessionId) -> Option<&mut Link> {
         .filter(|link| link.id == id)
 }
 
-/// Makes one kernel call for a relay.
-fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) {
+/// Makes one kernel call for a relay, and returns how many bytes it wrote.
+fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) -> usize {
     match op {
         Op::Fill(dir, via) => duplex.filled(dir, via, io.fill(id, dir, via)),
-        Op::Drain(dir) => duplex.drained(dir, io.drain(id, dir)),
+        Op::Drain(dir) => {
+            let outcome = io.drain(id, dir);
+            duplex.drained(dir, outcome);
+            if let Outcome::Moved { bytes, .. } = outcome {
+                return bytes;
+            }
+        }
         Op::Shutdown(side) => duplex.shut(side, io.shutdown(id, side)),
         Op::TakeError(side) => duplex.took_error(side, io.take_error(id, side)),
         Op::Waiting => duplex.waiting(io.waiting(id)),
         Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
     }
+    0
 }

@@ -289,10 +289,10 @@ impl World {
     fn fill(&mut self, dir: Dir, via: Via) -> Outcome {
         let store = self.stores[dir as usize];
         let spliced = via == Via::Splice;
-        if spliced && store == 0 && self.no_pipe {
+        if spliced && self.no_pipe {
             return Outcome::NoPipe;
         }
-        assert!(spliced || store == 0, "a buffer is filled only when empty");
+        assert_eq!(store, 0, "only an empty store is filled");
         let bytes = self.take(dir, spliced);
         if bytes > 0 {
             self.stores[dir as usize] += bytes;

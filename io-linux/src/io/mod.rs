@@ -249,11 +249,6 @@ impl LinuxIo {
     }
 
     fn fill_buffer(&mut self, session: SessionId, dir: Dir) -> Outcome {
-        match self.sessions.get(session) {
-            Some(entry) if matches!(entry.stores[dir as usize], Store::Empty) => {}
-            Some(_) => return Outcome::WouldBlock, // Full, as far as a buffer is concerned.
-            None => return Outcome::Broken(GONE),
-        }
         self.free_scratch();
         let entry = &mut self.sessions.0[session.index()];
         let Some(source) = entry.socket(dir.from()) else {
@@ -272,19 +267,9 @@ impl LinuxIo {
     }
 
     fn fill_pipe(&mut self, session: SessionId, dir: Dir) -> Outcome {
-        let Some(entry) = self.sessions.get_mut(session) else {
-            return Outcome::Broken(GONE);
-        };
-        let mut pipe = match std::mem::take(&mut entry.stores[dir as usize]) {
-            Store::Empty => match self.pipes.take() {
-                Some(pipe) => pipe,
-                None => return Outcome::NoPipe,
-            },
-            Store::Pipe(pipe) => pipe,
-            occupied => {
-                entry.stores[dir as usize] = occupied;
-                return Outcome::WouldBlock; // Full until it is drained.
-            }
+        let entry = &mut self.sessions.0[session.index()];
+        let Some(mut pipe) = self.pipes.take() else {
+            return Outcome::NoPipe;
         };
         let Some(source) = entry.socket(dir.from()) else {
             self.pipes.give(pipe);
@@ -293,14 +278,8 @@ impl LinuxIo {
         let outcome = splice::fill(&mut pipe, source);
         if let Outcome::Moved { bytes, .. } = outcome {
             self.moved[1] += bytes as u64;
-        }
-        if pipe.held() > 0 {
             entry.stores[dir as usize] = Store::Pipe(pipe);
-            return match outcome {
-                // Perhaps not the end, see below. It is asked for again once the pipe is drained.
-                Outcome::Eof => Outcome::WouldBlock,
-                other => other,
-            };
+            return outcome;
         }
         self.pipes.give(pipe);
         match outcome {
@@ -447,6 +426,13 @@ impl Io for LinuxIo {
     }
 
     fn fill(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome {
+        let Some(entry) = self.sessions.get(session) else {
+            return Outcome::Broken(GONE);
+        };
+        debug_assert!(
+            matches!(entry.stores[dir as usize], Store::Empty),
+            "only an empty store is filled"
+        );
         match via {
             Via::Copy => self.fill_buffer(session, dir),
             Via::Splice => self.fill_pipe(session, dir),

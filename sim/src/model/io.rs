@@ -187,7 +187,6 @@ impl ModelIo {
         }
         let free = slots.saturating_sub(store.chunks.len());
         if free == 0 {
-            kernel.ledger.inject(Injected::FullPipe);
             return Outcome::WouldBlock;
         }
         let at_mark = kernel.is_at_mark(sock);
@@ -204,6 +203,9 @@ impl ModelIo {
             }
             Ok(bytes) => {
                 store.held += bytes;
+                if store.chunks.len() == slots && kernel.unread(sock) > 0 {
+                    kernel.ledger.inject(Injected::FullPipe);
+                }
                 if !core::mem::replace(&mut store.pipe, true) {
                     self.pipes += 1;
                     kernel.ledger.descriptors[self.worker] += 2;

@@ -10,6 +10,8 @@ use mio::{Events, Interest, Poll, Token};
 const ECHO: Token = Token(0);
 const SINK: Token = Token(1);
 const BUFFER: usize = 256 * 1024;
+/// Most reads of a connection before the others have their turn.
+const READS: usize = 4;
 
 struct Conn {
     stream: TcpStream,
@@ -54,24 +56,31 @@ pub(crate) fn main(echo: SocketAddr, sink: SocketAddr) -> io::Result<()> {
                 }
                 continue;
             }
-            let done = conns
-                .get_mut(&token.0)
-                .is_some_and(|conn| conn.run(&mut buffer).is_err());
-            if done {
-                conns.remove(&token.0);
+            let Some(conn) = conns.get_mut(&token.0) else {
+                continue;
+            };
+            match conn.run(&mut buffer) {
+                Ok(false) => {}
+                // An event will tell when there is none other.
+                Ok(true) => {
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    poll.registry()
+                        .reregister(&mut conn.stream, token, interest)?;
+                }
+                Err(_) => drop(conns.remove(&token.0)),
             }
         }
     }
 }
 
 impl Conn {
-    /// Does what it can; an error is the end.
-    fn run(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        loop {
+    /// Does what it can in a turn, and says whether there may be more to do; an error is the end.
+    fn run(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        for _ in 0..READS {
             while !self.held.is_empty() {
                 match self.stream.write(&self.held) {
                     Ok(wrote) => drop(self.held.drain(..wrote)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                     Err(error) => return Err(error),
                 }
             }
@@ -88,9 +97,10 @@ impl Conn {
                     Err(error) => return Err(error),
                 },
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 }

@@ -11,8 +11,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Bytes of a first frame.
 pub(crate) const FRAME: usize = 40;
-/// Bytes of one write of a bulk flow.
+/// Bytes of one read or write of a bulk flow.
 const CHUNK: usize = 256 * 1024;
+/// Most bytes of a connection that are on their way there and back. Without a bound, what is measured is how long the
+/// kernel's buffers take to fill.
+const UNDER_WAY: usize = 2 * 1024 * 1024;
 
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,13 @@ pub(crate) enum Work {
         /// How many.
         conns: usize,
     },
+    /// Send small messages, alone and then beside bulk flows.
+    Fair {
+        /// How many send small messages.
+        conns: usize,
+        /// How many send as much as they can.
+        bulk: usize,
+    },
 }
 
 impl Work {
@@ -53,6 +63,7 @@ impl Work {
             Self::PingPong { conns, size } => format!("ping-{size}-{conns}"),
             Self::Churn { conns } => format!("churn-{conns}"),
             Self::Idle { conns } => format!("idle-{conns}"),
+            Self::Fair { conns, bulk } => format!("fair-{conns}-{bulk}"),
         }
     }
 
@@ -73,6 +84,10 @@ impl Work {
             },
             "churn" => Self::Churn { conns: number()? },
             "idle" => Self::Idle { conns: number()? },
+            "fair" => Self::Fair {
+                conns: number()?,
+                bulk: number()?,
+            },
             _ => return None,
         })
     }
@@ -81,7 +96,7 @@ impl Work {
     pub(crate) const fn unit(self) -> &'static str {
         match self {
             Self::Bulk { .. } => "MB",
-            Self::PingPong { .. } => "round trip",
+            Self::PingPong { .. } | Self::Fair { .. } => "round trip",
             Self::Churn { .. } => "connection",
             Self::Idle { .. } => "session",
         }
@@ -92,7 +107,8 @@ impl Work {
             Self::Bulk { conns, .. }
             | Self::PingPong { conns, .. }
             | Self::Churn { conns }
-            | Self::Idle { conns } => conns,
+            | Self::Idle { conns }
+            | Self::Fair { conns, .. } => conns,
         }
     }
 }
@@ -139,7 +155,7 @@ struct Client {
     stream: TcpStream,
     /// Still to be written of the frame or the message.
     owes: usize,
-    /// Still to be read of its echo.
+    /// Still to be read of its echo; of a bulk flow both ways, what is under way.
     awaits: usize,
     began: Instant,
 }
@@ -154,6 +170,7 @@ struct Clients {
     bytes: u64,
     took: Vec<u32>,
     buffer: Vec<u8>,
+    into: Vec<u8>,
 }
 
 /// Message bytes: whatever comes back is compared with them.
@@ -179,6 +196,7 @@ impl Clients {
             bytes: 0,
             took: Vec::with_capacity(1 << 20),
             buffer: vec![BYTE; CHUNK],
+            into: vec![0; CHUNK],
         };
         if matches!(work, Work::Churn { .. }) {
             return Ok(clients);
@@ -287,26 +305,31 @@ impl Clients {
             return Ok(());
         };
         // A bounded piece of work, so that all have their turn.
-        for _ in 0..8 {
+        for _ in 0..4 {
             let mut idle = true;
-            let mut chunk = [0; 64 * 1024];
             if both {
-                match client.stream.read(&mut chunk) {
+                match client.stream.read(&mut self.into) {
                     Ok(0) => return Err(io::Error::other("a bulk session ended")),
-                    Ok(read) if chunk[0] != BYTE || chunk[read - 1] != BYTE => {
+                    Ok(read) if self.into[0] != BYTE || self.into[read - 1] != BYTE => {
                         return Err(io::Error::other("a byte came back wrong"));
                     }
                     Ok(read) => {
                         self.bytes += read as u64;
+                        client.awaits -= read;
                         idle = false;
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
             }
-            match client.stream.write(&self.buffer) {
+            let most = (UNDER_WAY - client.awaits).min(CHUNK);
+            match client.stream.write(&self.buffer[..most]) {
+                Ok(wrote) if both => {
+                    client.awaits += wrote;
+                    idle &= wrote == 0;
+                }
                 Ok(wrote) => {
-                    self.bytes += if both { 0 } else { wrote as u64 };
+                    self.bytes += wrote as u64;
                     idle = false;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -31,14 +31,15 @@ Compares tlb with haproxy, nginx and a direct connection, doing the same job by 
 
   versus [ROW...] [--rounds N] [--seconds S] [--quick] [--no-strace]
 
-  ROW          bulk-one-N, bulk-both-N, ping-SIZE-N, churn-N, idle-N (N connections)
+  ROW          bulk-one-N, bulk-both-N, ping-SIZE-N, churn-N, idle-N (N connections),
+               fair-N-M (small messages of N beside bulk flows of M)
   --rounds     how often each is measured (default 5)
   --seconds    how long each measurement takes (default 1)
   --quick      fewer settings of the peers
   --no-strace  does not count system calls
 ";
 
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 12] = [
     "bulk-one-1",
     "bulk-one-64",
     "bulk-both-1",
@@ -50,6 +51,7 @@ const ROWS: [&str; 11] = [
     "churn-1",
     "churn-64",
     "idle-9500",
+    "fair-256-4",
 ];
 
 struct Options {
@@ -167,11 +169,17 @@ fn compare(options: &Options) -> io::Result<()> {
             }
             for turn in 0..contenders.len() {
                 let place = (turn + round) % contenders.len();
-                let sample = measure(&this, &mut contenders[place], &backend, work, options.lasts)?;
+                let contender = &mut contenders[place];
+                let sample = match work {
+                    Work::Fair { conns, bulk } => {
+                        beside(&this, contender, &backend, [conns, bulk], options.lasts)
+                    }
+                    _ => measure(&this, contender, &backend, work, options.lasts),
+                }?;
                 entries[place].samples.push(sample);
             }
         }
-        if options.strace && !matches!(work, Work::Idle { .. }) {
+        if options.strace && !matches!(work, Work::Idle { .. } | Work::Fair { .. }) {
             for (contender, entry) in contenders.iter_mut().zip(&mut entries) {
                 entry.syscalls = count_calls(&this, contender, work)?;
             }
@@ -241,6 +249,30 @@ fn measure(
         all: per(to[1] - from[1]),
         memory: held / units.max(1.0),
         pipes,
+        alone: 0.0,
+    })
+}
+
+/// Small messages alone, and then beside bulk flows.
+fn beside(
+    this: &str,
+    contender: &mut Contender,
+    backend: &Process,
+    [conns, bulk]: [usize; 2],
+    lasts: Duration,
+) -> io::Result<Sample> {
+    let messages = Work::PingPong { conns, size: 64 };
+    let alone = measure(this, contender, backend, messages, lasts)?;
+    let flows = Work::Bulk {
+        conns: bulk,
+        both: false,
+    };
+    let mut load = clients(this, contender, flows, lasts * 3)?;
+    load.say("go")?;
+    let together = measure(this, contender, backend, messages, lasts)?;
+    Ok(Sample {
+        alone: alone.took[1],
+        ..together
     })
 }
 

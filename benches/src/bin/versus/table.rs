@@ -19,6 +19,8 @@ pub(crate) struct Sample {
     pub(crate) memory: f64,
     /// Pipes that are open.
     pub(crate) pipes: f64,
+    /// Microseconds: the 99th percentile without the bulk flows, where there were some.
+    pub(crate) alone: f64,
 }
 
 /// All samples of a contender at one work.
@@ -41,10 +43,12 @@ fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> [f64; 3] {
     [values[values.len() / 2], least, most]
 }
 
-/// What decides which setting is a product's best: the relay's CPU, or of idle sessions the memory.
+/// What decides which setting is a product's best: the relay's CPU, of idle sessions the memory, and beside bulk flows
+/// the 99th percentile.
 fn cost(work: Work, entry: &Entry) -> f64 {
     let of = |sample: &Sample| match work {
         Work::Idle { .. } => sample.memory,
+        Work::Fair { .. } => sample.took[1],
         _ => sample.relay,
     };
     spread(&entry.samples, of)[0]
@@ -90,6 +94,15 @@ fn row(out: &mut String, work: Work, entry: &Entry) -> std::fmt::Result {
         return writeln!(
             out,
             " {memory:>8.0} B ({least:.0} to {most:.0})   {pipes:.0} pipes   {cpu:.2} us CPU a second"
+        );
+    }
+    if let Work::Fair { .. } = work {
+        let alone = spread(samples, |it| it.alone)[0];
+        let [most, least, worst] = spread(samples, |it| it.took[1]);
+        return writeln!(
+            out,
+            " p99 alone {alone:>6.0} us, beside bulk {most:>6.0} us ({least:.0} to {worst:.0}): {:.2} times",
+            most / alone.max(1.0)
         );
     }
     let rate = spread(samples, |it| it.rate)[0];

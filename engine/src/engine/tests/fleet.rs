@@ -658,7 +658,7 @@ fn what_is_counted_adds_up() {
     assert_eq!(view.len(), 1);
     assert_eq!((view[0].forward, view[0].back), (11, 70));
     assert_eq!(view[0].phase, Phase::Relaying);
-    assert_eq!(view[0].key.map(|key| &key[..]), Some(&b"key0"[..]));
+    assert_eq!(view[0].key, Some(&b"key0"[..]));
     let owner = view[0].backend.expect("a backend").incarnation;
 
     let failing = rig.accept();

@@ -1,0 +1,195 @@
+//! The loop body over a kernel that does as it is told at once.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+
+use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN};
+use super::{Accept, Connect, Driver, Io, Mode, Outcome, Readiness, Via};
+use crate::Engine;
+use crate::api::{Close, Fault};
+use crate::balance::Policy;
+use crate::config::{Config, Failover, Limits, Listener};
+use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId};
+use crate::roster::{Backend, Pool, Roster};
+use crate::time::Timestamp;
+
+const FILL: usize = 64 * 1024;
+const SMALL: usize = 64;
+
+/// Everybody is accepted and connected at once. The first client has no end of bytes, which go out `crumb` by `crumb`;
+/// each of the others has one message.
+struct Endless {
+    waiting: usize,
+    crumb: usize,
+    held: Vec<usize>,
+    /// Whose bytes went out, and how many.
+    drained: Vec<(usize, usize)>,
+}
+
+impl Io for Endless {
+    type Conn = ();
+
+    fn accept(&mut self, _: ListenerId) -> Accept<()> {
+        if self.waiting == 0 {
+            return Accept::WouldBlock;
+        }
+        self.waiting -= 1;
+        Accept::Conn((), ([127, 0, 0, 1], 4000).into())
+    }
+
+    fn unlisten(&mut self, _: ListenerId) {}
+
+    fn adopt(&mut self, session: SessionId, (): ()) -> Result<(), Fault> {
+        self.held.resize(session.index() + 1, 0);
+        Ok(())
+    }
+
+    fn recv(&mut self, _: SessionId, _: &mut [u8]) -> Outcome {
+        Outcome::WouldBlock
+    }
+
+    fn connect(
+        &mut self,
+        _: SessionId,
+        _: u8,
+        _: SocketAddr,
+        _: Option<IpAddr>,
+        _: bool,
+    ) -> Result<Connect, Fault> {
+        Ok(Connect::Established)
+    }
+
+    fn connected(&mut self, _: SessionId) -> Result<Connect, Fault> {
+        Ok(Connect::Established)
+    }
+
+    fn load(&mut self, _: SessionId, _: Bytes) {}
+
+    fn fill(&mut self, session: SessionId, dir: Dir, _: Via) -> Outcome {
+        if dir == Dir::Return {
+            return Outcome::WouldBlock;
+        }
+        let bulk = session.index() == 0;
+        let bytes = if bulk { FILL } else { SMALL };
+        self.held[session.index()] = bytes;
+        Outcome::Moved {
+            bytes,
+            short: !bulk,
+        }
+    }
+
+    fn drain(&mut self, session: SessionId, _: Dir) -> Outcome {
+        let held = &mut self.held[session.index()];
+        let bytes = self.crumb.min(*held);
+        *held -= bytes;
+        self.drained.push((session.index(), bytes));
+        Outcome::Moved {
+            bytes,
+            short: false,
+        }
+    }
+
+    fn shutdown(&mut self, _: SessionId, _: Side) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn take_error(&mut self, _: SessionId, _: Side) -> Option<Fault> {
+        None
+    }
+
+    fn unacknowledged(&mut self, _: SessionId, _: Side) -> usize {
+        0
+    }
+
+    fn waiting(&mut self, _: SessionId) -> bool {
+        false
+    }
+
+    fn close(&mut self, _: SessionId, _: Side, _: Close) {}
+}
+
+fn driver(clients: usize, crumb: usize) -> Driver<Endless> {
+    let listener = Listener::new("any", None, PoolId(0));
+    let backend = Backend {
+        id: "a".into(),
+        incarnation: Incarnation(1),
+        address: Some(([127, 0, 0, 2], 7000).into()),
+        weight: 1,
+        ..Backend::default()
+    };
+    let pool = Pool::new(
+        "pool",
+        Policy::RoundRobin,
+        Failover::default(),
+        vec![Arc::new(backend)],
+    );
+    let roster = Roster {
+        epoch: 1,
+        pools: vec![Arc::new(pool)],
+    };
+    let config = Arc::new(Config::new(vec![listener], Limits::default()));
+    let engine = Engine::new(config, Arc::new(roster), 7, Timestamp::ZERO);
+    let io = Endless {
+        waiting: clients,
+        crumb,
+        held: Vec::new(),
+        drained: Vec::new(),
+    };
+    Driver::new(engine, io, Mode::Copy)
+}
+
+/// A turn that begins with something to read from everybody, in the order of their slots.
+fn turn(driver: &mut Driver<Endless>) -> (Vec<(usize, usize)>, bool) {
+    let readable = Readiness {
+        readable: true,
+        ..Readiness::default()
+    };
+    let ids: Vec<SessionId> = driver.engine().sessions().map(|it| it.session).collect();
+    for id in ids {
+        driver.ready(SocketId::client(id), readable);
+    }
+    let busy = driver.turn(Timestamp::from_millis(1)).busy;
+    (core::mem::take(&mut driver.io_mut().drained), busy)
+}
+
+/// A bulk flow that always finds something to do once had most of a turn that others waited for.
+#[test]
+fn a_bulk_flow_has_its_share_of_a_turn_and_no_more() {
+    let small = 100;
+    let mut driver = driver(1 + small, usize::MAX);
+    // They come in, sixteen in a turn.
+    while driver.engine().live() < 1 + small {
+        driver.turn(Timestamp::ZERO);
+    }
+    driver.io_mut().drained.clear();
+    for _ in 0..3 {
+        let (drained, busy) = turn(&mut driver);
+        let bulk: usize = drained
+            .iter()
+            .filter(|(who, _)| *who == 0)
+            .map(|(_, bytes)| bytes)
+            .sum();
+        assert_eq!(bulk, BYTES_PER_TURN);
+        for who in 1..=small {
+            assert!(drained.contains(&(who, SMALL)), "{who} has its turn");
+        }
+        assert!(busy, "more is left, and no event will tell");
+    }
+}
+
+#[test]
+fn a_flow_that_goes_out_in_crumbs_has_so_many_calls_in_a_turn() {
+    let mut driver = driver(1, 10);
+    driver.turn(Timestamp::ZERO);
+    driver.io_mut().drained.clear();
+    let (drained, busy) = turn(&mut driver);
+    assert!(
+        (CALLS_PER_TURN - 1..=CALLS_PER_TURN).contains(&drained.len()),
+        "{} calls",
+        drained.len()
+    );
+    assert!(busy);
+}
