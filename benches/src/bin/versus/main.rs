@@ -204,6 +204,12 @@ fn of(contender: &Contender, work: Work, error: &io::Error) -> io::Error {
     io::Error::other(format!("{product} {setting} at {}: {error}", work.name()))
 }
 
+/// What clients say that they did: units, seconds, and nanoseconds of the median and the 99th percentile.
+fn numbers(line: &str) -> [f64; 4] {
+    let mut words = line.split(' ');
+    [(); 4].map(|()| words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0))
+}
+
 fn measure(
     this: &str,
     contender: &mut Contender,
@@ -231,11 +237,7 @@ fn measure(
     let line = load.line();
     let line = line.map_err(|error| of(contender, work, &error))?;
     let to = cpu(&load);
-    let mut words = line
-        .split(' ')
-        .map(|word| word.parse::<f64>().unwrap_or(0.0));
-    let mut word = || words.next().unwrap_or(0.0);
-    let (units, seconds, half, most) = (word(), word(), word(), word());
+    let [units, seconds, half, most] = numbers(&line);
     load.say("end").ok();
     load.wait()?;
     let per = |of: f64| of / 1000.0 / units.max(1.0);
@@ -250,6 +252,7 @@ fn measure(
         memory: held / units.max(1.0),
         pipes,
         alone: 0.0,
+        bulk: 0.0,
     })
 }
 
@@ -267,11 +270,15 @@ fn beside(
         conns: bulk,
         both: false,
     };
-    let mut load = clients(this, contender, flows, lasts * 3)?;
+    let mut load = clients(this, contender, flows, lasts * 2)?;
     load.say("go")?;
     let together = measure(this, contender, backend, messages, lasts)?;
+    let [megabytes, seconds, ..] = numbers(&load.line()?);
+    load.say("end").ok();
+    load.wait()?;
     Ok(Sample {
         alone: alone.took[1],
+        bulk: megabytes / seconds,
         ..together
     })
 }
@@ -288,13 +295,8 @@ fn count_calls(this: &str, contender: &mut Contender, work: Work) -> io::Result<
     load.say("go")?;
     let line = load.line().map_err(|error| of(contender, work, &error))?;
     let calls = trace.end();
-    let units = line
-        .split(' ')
-        .next()
-        .and_then(|word| word.parse::<f64>().ok());
+    let [units, ..] = numbers(&line);
     load.say("end").ok();
     load.wait()?;
-    Ok(calls
-        .zip(units)
-        .map(|(calls, units)| calls as f64 / units.max(1.0)))
+    Ok(calls.map(|calls| calls as f64 / units.max(1.0)))
 }

@@ -21,6 +21,8 @@ pub(crate) struct Sample {
     pub(crate) pipes: f64,
     /// Microseconds: the 99th percentile without the bulk flows, where there were some.
     pub(crate) alone: f64,
+    /// Megabytes a second of the bulk flows beside.
+    pub(crate) bulk: f64,
 }
 
 /// All samples of a contender at one work.
@@ -99,9 +101,11 @@ fn row(out: &mut String, work: Work, entry: &Entry) -> std::fmt::Result {
     if let Work::Fair { .. } = work {
         let alone = spread(samples, |it| it.alone)[0];
         let [most, least, worst] = spread(samples, |it| it.took[1]);
+        let bulk = spread(samples, |it| it.bulk)[0];
         return writeln!(
             out,
-            " p99 alone {alone:>6.0} us, beside bulk {most:>6.0} us ({least:.0} to {worst:.0}): {:.2} times",
+            " p99 alone {alone:>6.0} us, beside {bulk:>5.0} MB/s {most:>6.0} us ({least:.0} to {worst:.0}): \
+             {:.2} times",
             most / alone.max(1.0)
         );
     }
