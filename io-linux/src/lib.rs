@@ -24,6 +24,7 @@ mod relay;
 mod resolve;
 mod session_log;
 mod socket;
+mod spin;
 mod sys;
 mod worker;
 

@@ -31,6 +31,7 @@ use crate::listen::listen;
 use crate::registry::UnpackRegistry;
 use crate::session_log::SessionLog;
 use crate::socket::Keepalive;
+use crate::spin::Spin;
 use crate::worker::{self, Control, Remote, Worker};
 use crate::{cli, limits, resolve};
 
@@ -327,6 +328,7 @@ impl Share<'_> {
             control,
             driver: Driver::new(engine, io, self.settings.relay),
             clock,
+            spin: Spin::new(self.settings.spin),
             journal,
             log: self.log,
             reports: self.reports,

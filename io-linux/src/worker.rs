@@ -28,6 +28,7 @@ use crate::io::token::Source;
 use crate::journal::{Journal, Key};
 use crate::session_log::SessionLog;
 use crate::socket::Keepalive;
+use crate::spin::Spin;
 
 /// Most events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -114,6 +115,7 @@ pub(crate) struct Worker {
     pub(crate) control: Receiver<Control>,
     pub(crate) driver: Driver<LinuxIo>,
     pub(crate) clock: Clock,
+    pub(crate) spin: Spin,
     pub(crate) journal: Journal,
     pub(crate) log: Option<SessionLog>,
     /// Where it reports what its sessions find out about backends.
@@ -140,11 +142,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         let mut wait = Some(Duration::ZERO);
         loop {
-            if let Err(error) = self.poll.poll(&mut events, wait)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Err(error);
-            }
+            self.await_events(&mut events, wait)?;
             let now = self.clock.now();
             let mut told = false;
             for event in &events {
@@ -166,6 +164,40 @@ impl Worker {
                 return Ok(());
             }
             wait = patience(turn, self.driver.io().due(), now);
+        }
+    }
+
+    /// Waits for events, for `wait` at most (`None`: as long as it takes).
+    fn await_events(&mut self, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+        let patience = self.spin.patience(wait);
+        if patience > Duration::ZERO {
+            let since = self.clock.now();
+            loop {
+                self.look(events, Some(Duration::ZERO))?;
+                let found = !events.is_empty();
+                if found || self.clock.now().since(since) >= patience {
+                    self.spin.looked(found);
+                    if found {
+                        return Ok(());
+                    }
+                    break;
+                }
+            }
+            return self.look(events, wait);
+        }
+        if self.spin.is_off() {
+            return self.look(events, wait);
+        }
+        let since = self.clock.now();
+        self.look(events, wait)?;
+        self.spin.slept(self.clock.now().since(since));
+        Ok(())
+    }
+
+    fn look(&mut self, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, wait) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
     }
 

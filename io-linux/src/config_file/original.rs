@@ -70,6 +70,7 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
     Some(Settings {
         workers: None,
         relay: Mode::default(),
+        spin: std::time::Duration::ZERO,
         listeners: vec![ListenerSettings {
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
             engine: Listener::new("devices", Some(unpack), PoolId(0)),

@@ -22,6 +22,7 @@ pub(super) static TOP: Kind = Kind {
         "session-log",
         "workers",
         "relay",
+        "spin-us",
         "preread-memory",
         "reset-timeout",
         "shutdown-timeout",

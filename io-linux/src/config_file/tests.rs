@@ -45,6 +45,7 @@ fn the_example_means_what_it_says() {
     assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     assert_eq!(settings.workers, None);
     assert_eq!(settings.relay, Mode::Auto);
+    assert_eq!(settings.spin, Duration::ZERO);
     assert_eq!(settings.limits.preread_memory, 256 << 20);
 
     let [listener] = &settings.listeners[..] else {
@@ -93,6 +94,7 @@ fn every_key_does_something() {
     assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     assert_eq!(settings.workers, Some(3));
     assert_eq!(settings.relay, Mode::Splice);
+    assert_eq!(settings.spin, Duration::from_micros(100));
     assert_eq!(settings.limits.preread_memory, 1 << 30);
     assert_eq!(settings.limits.reset_timeout, Duration::from_secs(1));
     assert_eq!(settings.limits.shutdown_timeout, Duration::ZERO);

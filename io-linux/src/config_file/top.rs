@@ -36,6 +36,9 @@ pub(super) fn read(
         ];
         reader::word(node, &words, report)
     });
+    let spin = table.get("spin-us", 0, report, |node, report| {
+        reader::integer(node, 0..=1000, report)
+    });
     let memory_span = table.span_of("preread-memory");
     let limits = limits(&mut table, report);
     let unpacks = table.take("unpack");
@@ -87,6 +90,7 @@ pub(super) fn read(
     Some(Settings {
         workers,
         relay,
+        spin: Duration::from_micros(spin as u64),
         listeners,
         pools: pools.into_iter().map(|draft| draft.settings).collect(),
         limits,

@@ -338,6 +338,7 @@ fn differences(old: &Settings, new: &Settings) -> ReloadView {
     };
     only_at_start("workers", old.workers != new.workers);
     only_at_start("relay", old.relay != new.relay);
+    only_at_start("spin-us", old.spin != new.spin);
     only_at_start("[admin]", old.admin != new.admin);
     ReloadView {
         generation: 0,

@@ -207,7 +207,12 @@ fn of(contender: &Contender, work: Work, error: &io::Error) -> io::Error {
 /// What clients say that they did: units, seconds, and nanoseconds of the median and the 99th percentile.
 fn numbers(line: &str) -> [f64; 4] {
     let mut words = line.split(' ');
-    [(); 4].map(|()| words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0))
+    [(); 4].map(|()| {
+        words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0.0)
+    })
 }
 
 fn measure(

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::process::{Process, RELAY_CPU};
 
+/// tlb with an option that trades the CPU of an idle moment for time; beside the others, not among them.
+pub(crate) const TLB_SPINNING: &str = "tlb spin";
+
 /// Somebody between the clients and the backend, or nobody.
 #[derive(Debug)]
 pub(crate) struct Contender {
@@ -49,14 +52,14 @@ pub(crate) fn start(
         ports(number)
     };
     let tlb = tlb_binary()?;
-    let at = next();
-    let file = write(folder, "tlb.toml", &tlb_config(at, backend))?;
-    let process = Process::start(
-        RELAY_CPU,
-        &tlb,
-        &["run", "-c", &file, "--log-level", "error"],
-    )?;
-    all.push(contender("tlb", "", at, process)?);
+    for (product, spin) in [("tlb", 0), (TLB_SPINNING, 100)] {
+        let at = next();
+        let text = tlb_config(at, backend, spin);
+        let file = write(folder, &format!("{product}.toml"), &text)?;
+        let args = ["run", "-c", &file, "--log-level", "error"];
+        let process = Process::start(RELAY_CPU, &tlb, &args)?;
+        all.push(contender(product, "", at, process)?);
+    }
 
     let buffers: &[u32] = if quick { &[16] } else { &[16, 64] };
     if let Some(haproxy) = found("haproxy") {
@@ -161,11 +164,10 @@ fn tlb_binary() -> io::Result<String> {
     Ok(binary.display().to_string())
 }
 
-fn tlb_config(at: [SocketAddr; 2], backend: [SocketAddr; 2]) -> String {
-    let mut text = String::from(
-        "workers = 1\n[unpack.station]\nkind = \"length-field\"\nmagic = \"2a\"\n\
-         length = { offset = 1, width = 4, adjust = 2 }\nkey = { offset = 19, length = 4 }\n",
-    );
+fn tlb_config(at: [SocketAddr; 2], backend: [SocketAddr; 2], spin: u32) -> String {
+    let mut text = format!("workers = 1\nspin-us = {spin}\n");
+    text += "[unpack.station]\nkind = \"length-field\"\nmagic = \"2a\"\n\
+         length = { offset = 1, width = 4, adjust = 2 }\nkey = { offset = 19, length = 4 }\n";
     for (name, (at, to)) in ["echo", "sink"].iter().zip(at.iter().zip(backend)) {
         text += &format!(
             "[[listener]]\nname = \"{name}\"\nbind = \"{at}\"\nunpack = \"station\"\npool = \"{name}\"\n\

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::load::Work;
+use super::peers::TLB_SPINNING;
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +69,7 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
     }
     let peers = best
         .iter()
-        .filter(|it| !["direct", "tlb"].contains(&it.product));
+        .filter(|it| !["direct", "tlb", TLB_SPINNING].contains(&it.product));
     let peer = peers.map(|it| cost(work, it)).min_by(f64::total_cmp);
     let tlb = best
         .iter()
