@@ -452,6 +452,31 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
 }
 
 #[test]
+fn a_backend_has_its_keepalive_once_its_session_stays() {
+    let mut world = World::new(0);
+    let keepalive = Keepalive {
+        idle: Some(Duration::from_secs(60)),
+        user_timeout: None,
+    };
+    world.io.set_keepalive(ListenerId(0), keepalive).unwrap();
+    world.io.tick(Timestamp::from_millis(100));
+    let _stays = world.session(FIRST);
+    let _leaves = world.session(SECOND);
+    assert_eq!(world.io.due(), Some(Timestamp::from_millis(1100)));
+    world.close(SECOND);
+
+    let has_it = |world: &World| {
+        let backend = world.io.sessions.0[0].backend.as_ref().unwrap();
+        SockRef::from(backend).keepalive().unwrap()
+    };
+    world.io.tick(Timestamp::from_millis(599));
+    assert!(!has_it(&world));
+    world.io.tick(Timestamp::from_millis(1100));
+    assert!(has_it(&world));
+    assert_eq!(world.io.due(), None);
+}
+
+#[test]
 fn an_outdated_id_names_nothing() {
     let mut world = World::new(1);
     let _ends = world.session(FIRST);

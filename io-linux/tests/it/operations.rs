@@ -1,6 +1,7 @@
 //! Starting and stopping.
 
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -143,7 +144,7 @@ fn waiting_clients_are_served(workers: usize) {
     let echo = Stream::after(first, 0, 0);
     for client in &mut clients {
         let mut greeting = [0];
-        std::io::Read::read_exact(client, &mut greeting).expect("a waiting client is served");
+        Read::read_exact(client, &mut greeting).expect("a waiting client is served");
         echo.expect_from(client);
     }
     drop(clients);
@@ -176,4 +177,36 @@ fn a_second_tlb_on_the_same_port_is_refused() {
     for _ in 0..20 {
         assert_eq!(owner(tlb.address(), 1), expected, "the first one goes on");
     }
+}
+
+/// CPU time that tlb has had.
+fn cpu(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let of = |task: io::Result<fs::DirEntry>| -> Option<u64> {
+        let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of).sum())
+}
+
+#[test]
+fn a_worker_that_looks_for_events_sleeps_when_there_are_none() {
+    let site = Site::with(Through::Copy, |setup| setup.top("spin-us = 1000"));
+    let (mut client, mut backend) = site.session();
+    for _ in 0..100 {
+        client.write_all(b"ping").expect("a relay");
+        let mut got = [0; 4];
+        backend.read_exact(&mut got).expect("a relay");
+        assert_eq!(&got, b"ping");
+        backend.write_all(b"pong").expect("a relay");
+        client.read_exact(&mut got).expect("a relay");
+        assert_eq!(&got, b"pong");
+    }
+    let pid = site.tlb.as_ref().expect("a site with tlb").pid();
+    eventually("tlb sleeps", || {
+        let window = Duration::from_millis(100);
+        let before = cpu(pid);
+        thread::sleep(window);
+        (cpu(pid) - before < window / 10).then_some(())
+    });
 }
