@@ -14,7 +14,7 @@ use crate::config::Failover;
 use crate::failover::{Budget, backoff};
 use crate::health::{Blame, Change, Passive};
 use crate::ids::{Incarnation, PoolId};
-use crate::roster::{Backend, Roster};
+use crate::roster::{Backend, Pool, Roster};
 use crate::session::{Phase, Route, Session};
 use crate::time::Timestamp;
 
@@ -393,6 +393,9 @@ impl Engine {
 
     /// Takes a roster over; what was learnt about pools and backends that stay is kept.
     pub(super) fn adopt_roster(&mut self, now: Timestamp, roster: Arc<Roster>) {
+        if self.pools.len() == roster.pools.len() && has_same_members(&self.roster, &roster) {
+            return self.adopt_changes(roster);
+        }
         let mut pools: BTreeMap<&str, PoolState> = BTreeMap::new();
         let mut health: BTreeMap<Incarnation, Passive> = BTreeMap::new();
         for (pool, mut state) in self
@@ -425,6 +428,26 @@ impl Engine {
         let roster = Arc::clone(&self.roster);
         self.tallies.forget(&roster);
     }
+
+    /// A backend is up, down or drained, and nobody came or went: what is known stays where it is.
+    fn adopt_changes(&mut self, roster: Arc<Roster>) {
+        let before = core::mem::replace(&mut self.roster, roster);
+        for (index, old) in before.pools.iter().enumerate() {
+            if !Arc::ptr_eq(old, &self.roster.pools[index]) {
+                self.judge_pool(PoolId(index as u32));
+            }
+        }
+    }
+}
+
+/// Whether two rosters have the same backends in the same places. A pool that is the same costs nothing.
+fn has_same_members(old: &Roster, new: &Roster) -> bool {
+    let is_same = |(old, new): (&Arc<Pool>, &Arc<Pool>)| {
+        let [old_members, new_members] =
+            [old, new].map(|pool| pool.backends().iter().map(|it| it.incarnation));
+        Arc::ptr_eq(old, new) || old.name == new.name && old_members.eq(new_members)
+    };
+    old.pools.iter().zip(&new.pools).all(is_same)
 }
 
 impl PoolState {
