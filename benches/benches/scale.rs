@@ -187,7 +187,7 @@ fn publishes(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish");
     for backends in BACKENDS {
         let (mut driver, _) = driver(1000, backends);
-        let rosters = [roster(2, backends), roster(3, backends)];
+        let rosters = [roster(1, backends), roster(1, backends)];
         let mut turn = 0;
         group.bench_function(BenchmarkId::from_parameter(backends), |b| {
             b.iter(|| {

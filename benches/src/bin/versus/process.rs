@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 pub(crate) const RELAY_CPU: &str = "0";
 pub(crate) const OTHER_CPU: &str = "1";
 
-/// A child that does not outlive this process, as far as that can be seen to.
+/// A child that does not outlive this process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -22,8 +22,8 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program on a CPU, with its standard input and output for this process.
     pub(crate) fn start(cpu: &str, program: &str, args: &[&str]) -> io::Result<Self> {
-        let mut child = Command::new("taskset")
-            .args(["-c", cpu, program])
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "taskset", "-c", cpu, program])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
