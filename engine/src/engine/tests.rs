@@ -917,8 +917,8 @@ fn a_session_is_not_idle_before_its_backend_took_a_byte() {
         attempt: 0,
     });
     let actions = rig.pass(Failover::CONNECT_TIMEOUT);
-    let session_of = |action: &Action| matches!(action, Action::Abandon { .. });
-    assert!(actions.first().is_some_and(session_of), "{actions:?}");
+    let gives_up = |action: &Action| matches!(action, Action::Abandon { .. });
+    assert!(actions.first().is_some_and(gives_up), "{actions:?}");
     let failed = rig.events.iter().any(|event| {
         matches!(
             event,
