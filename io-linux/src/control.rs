@@ -12,5 +12,5 @@ mod thread;
 pub mod view;
 
 pub(crate) use answers::fits;
-pub(crate) use reload::{Source, keepalive};
+pub(crate) use reload::{Source, options};
 pub(crate) use thread::{ControlThread, Ears, Names, Note, Slot};

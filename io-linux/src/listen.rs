@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use crate::socket::{self, Keepalive};
+use crate::socket::{self, ListenerOptions};
 
 /// Length of a listener's queue; the kernel clamps it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -20,9 +20,9 @@ const BACKLOG: i32 = 4096;
 pub(crate) fn listen(
     address: SocketAddr,
     count: usize,
-    keepalive: Keepalive,
+    options: ListenerOptions,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let first = prepare(&address, keepalive)?;
+    let first = prepare(&address, options)?;
     first.bind(&address.into())?;
     first.listen(BACKLOG)?;
     first.set_reuse_port(true)?;
@@ -32,7 +32,7 @@ pub(crate) fn listen(
     let mut sockets = Vec::with_capacity(count);
     sockets.push(first);
     for _ in 1..count {
-        let other = prepare(&actual, keepalive)?;
+        let other = prepare(&actual, options)?;
         other.set_reuse_port(true)?;
         other.bind(&actual.into())?;
         other.listen(BACKLOG)?;
@@ -41,7 +41,7 @@ pub(crate) fn listen(
     Ok((actual, sockets))
 }
 
-fn prepare(address: &SocketAddr, keepalive: Keepalive) -> io::Result<socket2::Socket> {
+fn prepare(address: &SocketAddr, options: ListenerOptions) -> io::Result<socket2::Socket> {
     let socket = socket::tcp(address)?;
     // Connections of an earlier process that linger in TIME_WAIT, or live on while it stops, are no
     // obstacle.
@@ -50,7 +50,7 @@ fn prepare(address: &SocketAddr, keepalive: Keepalive) -> io::Result<socket2::So
         // `[::]` takes IPv4 clients too, whatever the host's default is.
         socket.set_only_v6(false)?;
     }
-    socket::set_options(&socket, keepalive)?;
+    socket::set_listener_options(&socket, options)?;
     Ok(socket)
 }
 
@@ -66,11 +66,12 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+    use crate::socket::Keepalive;
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
     fn open(address: &str, count: usize) -> (SocketAddr, Vec<TcpListener>) {
-        listen(address.parse().unwrap(), count, Keepalive::default()).unwrap()
+        listen(address.parse().unwrap(), count, ListenerOptions::default()).unwrap()
     }
 
     /// Waits for the connection that a client has made.
@@ -116,11 +117,11 @@ mod tests {
     #[test]
     fn a_second_server_on_the_port_is_refused() {
         let (address, _sockets) = open(LOOPBACK, 2);
-        let refused = listen(address, 2, Keepalive::default()).unwrap_err();
+        let refused = listen(address, 2, ListenerOptions::default()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AddrInUse);
         // Also the one that overlaps without being equal.
         let everywhere = SocketAddr::new([0, 0, 0, 0].into(), address.port());
-        let refused = listen(everywhere, 2, Keepalive::default()).unwrap_err();
+        let refused = listen(everywhere, 2, ListenerOptions::default()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AddrInUse);
     }
 
@@ -146,7 +147,11 @@ mod tests {
             idle: Some(Duration::from_secs(40)),
             user_timeout: Some(Duration::from_secs(20)),
         };
-        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, keepalive).unwrap();
+        let options = ListenerOptions {
+            keepalive,
+            defer: false,
+        };
+        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, options).unwrap();
         let _client = TcpStream::connect(address).unwrap();
         let accepted = accept(&sockets[0]);
         let options = SockRef::from(&accepted);
@@ -167,9 +172,53 @@ mod tests {
         );
     }
 
+    /// Whether a connection can be accepted within so many milliseconds.
+    fn comes(listener: &TcpListener, within: u16) -> bool {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(within)).unwrap() == 1
+    }
+
+    const DEFER: ListenerOptions = ListenerOptions {
+        keepalive: Keepalive {
+            idle: None,
+            user_timeout: None,
+        },
+        defer: true,
+    };
+
+    #[test]
+    fn a_client_that_has_said_nothing_can_be_left_to_the_kernel() {
+        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, DEFER).unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        assert!(!comes(&sockets[0], 100), "it has said nothing");
+        client.write_all(b"!").unwrap();
+        accept(&sockets[0]).read_exact(&mut [0]).unwrap();
+
+        let client = TcpStream::connect(address).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(accept(&sockets[0]).read(&mut [0]).unwrap(), 0);
+
+        // Not for ever: whoever says nothing at all has to be told so in the end.
+        let _silent = TcpStream::connect(address).unwrap();
+        accept(&sockets[0]);
+    }
+
+    #[test]
+    fn a_listener_can_change_its_mind_about_silent_clients() {
+        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, DEFER).unwrap();
+        socket::change_options(&sockets[0], ListenerOptions::default()).unwrap();
+        let _silent = TcpStream::connect(address).unwrap();
+        assert!(comes(&sockets[0], 500));
+        drop(sockets[0].accept().unwrap());
+        socket::change_options(&sockets[0], DEFER).unwrap();
+        let _silent = TcpStream::connect(address).unwrap();
+        assert!(!comes(&sockets[0], 100));
+    }
+
     #[test]
     fn the_wildcard_of_ipv6_takes_both() {
-        let Ok((address, sockets)) = listen("[::]:0".parse().unwrap(), 1, Keepalive::default())
+        let Ok((address, sockets)) =
+            listen("[::]:0".parse().unwrap(), 1, ListenerOptions::default())
         else {
             return; // This host has no IPv6.
         };

@@ -24,7 +24,7 @@ use crate::config_file::{ListenerSettings, Settings};
 use crate::control::admin::AdminListener;
 use crate::control::command::{Command, Handle};
 use crate::control::view::ReloadView;
-use crate::control::{ControlThread, Ears, Names, Note, Slot, Source, keepalive};
+use crate::control::{ControlThread, Ears, Names, Note, Slot, Source, options};
 use crate::io::LinuxIo;
 use crate::journal::Journal;
 use crate::listen::listen;
@@ -283,9 +283,9 @@ fn open_listeners(
         .map(|_| Vec::with_capacity(listeners.len()))
         .collect();
     for settings in listeners {
-        let keepalive = keepalive(settings);
+        let options = options(settings);
         let name = &settings.engine.name;
-        let opened = listen(settings.bind, workers, keepalive).map_err(|source| Error::Listen {
+        let opened = listen(settings.bind, workers, options).map_err(|source| Error::Listen {
             listener: name.clone(),
             address: settings.bind,
             source,
@@ -297,7 +297,7 @@ fn open_listeners(
             address,
         });
         for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
-            sockets_of_worker.push((socket, keepalive));
+            sockets_of_worker.push((socket, options.keepalive));
         }
     }
     Ok((slots, by_worker))

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::Connect;
 
-use crate::fault;
+use crate::{fault, sys};
 
 /// How many unanswered keepalive probes break a connection.
 const KEEPALIVE_PROBES: u32 = 4;
@@ -43,12 +43,43 @@ impl Keepalive {
     }
 }
 
-/// Sets what every relayed socket has. On a listening socket: accepted ones inherit all of it.
+/// What a listening socket is to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ListenerOptions {
+    /// Of the sockets of its sessions, both of them.
+    pub(crate) keepalive: Keepalive,
+    /// Whether clients are to send something first, so that the kernel may keep a connection until they have, and nobody
+    /// wakes up for one that says nothing.
+    pub(crate) defer: bool,
+}
+
+/// For how many seconds the kernel keeps the connection of a client that sends nothing: then it is accepted all the
+/// same, and its preread has its deadline. The least there is.
+const DEFER: i32 = 1;
+
+/// Sets what a listening socket has. Accepted ones inherit it.
+///
+/// # Errors
+/// The kernel refuses an option.
+pub(crate) fn set_listener_options(socket: &Socket, options: ListenerOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if options.defer {
+        sys::defer_accept(socket, DEFER)?;
+    }
+    set_options(socket, options.keepalive)
+}
+
+/// Small writes go at once, unacknowledged ones notwithstanding. A backend's connection has no need of it until its second
+/// write. The only fault it could have is that of a connection that is broken already, which its next read tells.
+pub(crate) fn set_nodelay(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+}
+
+/// Sets what every relayed socket has.
 ///
 /// `SO_RCVBUF` stays as it is: set before the handshake it would fix the window scale and switch
 /// off the kernel's own tuning.
-pub(crate) fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
+fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
     // A relay passes urgent bytes on like any other. Out of line, a read would drop them from the
     // stream.
     socket.set_out_of_band_inline(true)?;
@@ -86,8 +117,8 @@ pub(crate) struct Dial {
     pub(crate) speaks: bool,
 }
 
-/// Begins to connect to a backend. Its keepalive is left to [`set_keepalive`]: most connections end before they need
-/// any, and it takes four calls.
+/// Begins to connect to a backend. Its keepalive is left to [`set_keepalive`], as most connections end before they need
+/// any, and it takes four calls; `TCP_NODELAY` to [`set_nodelay`].
 pub(crate) fn connect(
     to: SocketAddr,
     dial: Dial,
@@ -190,7 +221,9 @@ pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
 ///
 /// # Errors
 /// The kernel refuses an option.
-pub(crate) fn change_keepalive(listener: &impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+pub(crate) fn change_options(listener: &impl AsFd, options: ListenerOptions) -> io::Result<()> {
+    let ListenerOptions { keepalive, defer } = options;
+    sys::defer_accept(listener, if defer { DEFER } else { 0 })?;
     let socket = SockRef::from(listener);
     match keepalive.probes() {
         Some(probes) => socket.set_tcp_keepalive(&probes)?,
@@ -276,7 +309,7 @@ mod tests {
         set_keepalive(&socket, keepalive);
 
         let options = SockRef::from(&socket);
-        assert!(options.tcp_nodelay().unwrap());
+        assert!(!options.tcp_nodelay().unwrap(), "that has time");
         assert!(options.out_of_band_inline().unwrap());
         assert!(options.keepalive().unwrap());
         assert_eq!(

@@ -5,8 +5,10 @@
     reason = "one ioctl has no safe wrapper anywhere; everything unsafe lives in this file"
 )]
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
 mod ioctl {
@@ -14,6 +16,28 @@ mod ioctl {
 
     // SIOCOUTQ is defined as TIOCOUTQ; only the latter is in `libc` for every target.
     nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// Sets for how long a listening socket keeps to itself a connection whose client has sent nothing yet
+/// (`TCP_DEFER_ACCEPT`, tcp(7)): whole seconds, which the kernel rounds up to its retransmissions; 0: not at all.
+///
+/// # Errors
+/// It is not a TCP socket.
+pub(crate) fn defer_accept(listener: &impl AsFd, seconds: i32) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    let value: libc::c_int = seconds;
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed, and the kernel reads `size` bytes, which are
+    // those of `value`, before the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const value).cast(),
+            size,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 /// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged.

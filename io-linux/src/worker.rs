@@ -27,7 +27,7 @@ use crate::io::LinuxIo;
 use crate::io::token::Source;
 use crate::journal::{Journal, Key};
 use crate::session_log::SessionLog;
-use crate::socket::Keepalive;
+use crate::socket::{Keepalive, ListenerOptions};
 use crate::spin::Spin;
 
 /// Most events taken from the kernel at once.
@@ -61,8 +61,8 @@ pub(crate) struct Reconfigure {
     pub(crate) config: Arc<Config>,
     /// New listeners, whose ids follow those that there were.
     pub(crate) opened: Vec<(ListenerId, TcpListener, Keepalive)>,
-    /// Those that stay, with what their sessions have from now on.
-    pub(crate) kept: Vec<(ListenerId, Keepalive)>,
+    /// Those that stay, with what they have from now on.
+    pub(crate) kept: Vec<(ListenerId, ListenerOptions)>,
 }
 
 /// What somebody wants to know.
@@ -255,9 +255,9 @@ impl Worker {
                 error!(%error, listener = id.0, worker = self.number, "cannot accept here");
             }
         }
-        for (id, keepalive) in change.kept {
-            if let Err(error) = io.set_keepalive(id, keepalive) {
-                error!(%error, listener = id.0, worker = self.number, "keepalive not changed");
+        for (id, options) in change.kept {
+            if let Err(error) = io.set_options(id, options) {
+                error!(%error, listener = id.0, worker = self.number, "options not changed");
             }
         }
         self.journal.reconfigure(&change.config);

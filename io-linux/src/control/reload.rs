@@ -25,7 +25,7 @@ use crate::listen::listen;
 use crate::registry::UnpackRegistry;
 use crate::resolve;
 use crate::session_log::SessionLog;
-use crate::socket::Keepalive;
+use crate::socket::{Keepalive, ListenerOptions};
 use crate::worker::{Control, Reconfigure};
 
 /// Where the configuration comes from.
@@ -105,7 +105,7 @@ fn open(new: &[ListenerSettings], places: &[usize], workers: usize) -> Result<Ve
     let open = |&place: &usize| {
         let listener = &new[place];
         let (name, bind) = (&listener.engine.name, listener.bind);
-        let (address, sockets) = listen(bind, workers, keepalive(listener))
+        let (address, sockets) = listen(bind, workers, options(listener))
             .map_err(|error| format!("listener {name}: cannot listen on {bind}: {error}"))?;
         let slot = Slot {
             name: name.clone(),
@@ -121,10 +121,14 @@ fn open(new: &[ListenerSettings], places: &[usize], workers: usize) -> Result<Ve
     places.iter().map(open).collect()
 }
 
-pub(crate) const fn keepalive(of: &ListenerSettings) -> Keepalive {
-    Keepalive {
-        idle: of.keepalive,
-        user_timeout: of.user_timeout,
+pub(crate) const fn options(of: &ListenerSettings) -> ListenerOptions {
+    ListenerOptions {
+        keepalive: Keepalive {
+            idle: of.keepalive,
+            user_timeout: of.user_timeout,
+        },
+        // Where nothing is to be unpacked, the backend may be who speaks first.
+        defer: of.engine.unpack.is_some(),
     }
 }
 
@@ -235,7 +239,7 @@ impl ControlThread {
             (0..workers).map(|_| Vec::new()).collect();
         for new in opened {
             let id = self.slots.len();
-            let rules = keepalive(&self.settings.listeners[new.place]);
+            let rules = options(&self.settings.listeners[new.place]).keepalive;
             places.insert(id, new.place);
             info!(name = %new.slot.name, address = %new.slot.address, workers, "listening");
             self.slots.push(Some(new.slot));
@@ -250,8 +254,10 @@ impl ControlThread {
             .kept
             .iter()
             .map(|(&id, &place)| {
-                let rules = keepalive(&self.settings.listeners[place]);
-                (ListenerId(id as u32), rules)
+                (
+                    ListenerId(id as u32),
+                    options(&self.settings.listeners[place]),
+                )
             })
             .collect();
         for (number, (remote, opened)) in self.remotes.iter().zip(sockets).enumerate() {

@@ -15,12 +15,14 @@ use tlb_engine::time::Timestamp;
 
 use crate::pipe_pool::PipePool;
 use crate::relay::{Store, copy, splice};
-use crate::socket::{self, Dial, EphemeralPorts, Keepalive};
+use crate::socket::{self, Dial, EphemeralPorts, Keepalive, ListenerOptions};
 use crate::{fault, sys};
 
+mod entry;
 mod late;
 pub(crate) mod token;
 
+use entry::Sessions;
 use late::Late;
 use token::Source;
 
@@ -61,66 +63,6 @@ struct Listener {
 pub(crate) struct Conn {
     socket: TcpStream,
     from: ListenerId,
-}
-
-/// One session's share: 48 bytes at most, kept for the slot's next session.
-#[derive(Debug, Default)]
-struct Entry {
-    generation: u32,
-    /// The place of the listener that it came in by.
-    listener: u32,
-    client: Option<TcpStream>,
-    backend: Option<TcpStream>,
-    /// By [`Dir`].
-    stores: [Store; 2],
-}
-
-impl Entry {
-    fn socket(&self, side: Side) -> Option<&TcpStream> {
-        match side {
-            Side::Client => self.client.as_ref(),
-            Side::Backend => self.backend.as_ref(),
-        }
-    }
-
-    fn take_socket(&mut self, side: Side) -> Option<TcpStream> {
-        match side {
-            Side::Client => self.client.take(),
-            Side::Backend => self.backend.take(),
-        }
-    }
-}
-
-/// The entries, by slot. It grows to the most sessions there ever were at a time, and stays so.
-#[derive(Debug, Default)]
-struct Sessions(Vec<Entry>);
-
-impl Sessions {
-    fn begin(&mut self, session: SessionId) -> &mut Entry {
-        let slot = session.index();
-        if slot >= self.0.len() {
-            self.0.resize_with(slot + 1, Entry::default);
-        }
-        let entry = &mut self.0[slot];
-        debug_assert!(
-            entry.client.is_none() && entry.backend.is_none(),
-            "the slot's last session has closed its sockets"
-        );
-        entry.generation = session.generation();
-        entry
-    }
-
-    fn get(&self, session: SessionId) -> Option<&Entry> {
-        self.0
-            .get(session.index())
-            .filter(|entry| entry.generation == session.generation())
-    }
-
-    fn get_mut(&mut self, session: SessionId) -> Option<&mut Entry> {
-        self.0
-            .get_mut(session.index())
-            .filter(|entry| entry.generation == session.generation())
-    }
 }
 
 /// The buffer that all directions of a worker read into, one at a time.
@@ -192,13 +134,17 @@ impl LinuxIo {
     ///
     /// # Errors
     /// The kernel refuses an option.
-    pub(crate) fn set_keepalive(&mut self, id: ListenerId, keepalive: Keepalive) -> io::Result<()> {
+    pub(crate) fn set_options(
+        &mut self,
+        id: ListenerId,
+        options: ListenerOptions,
+    ) -> io::Result<()> {
         let Some(listener) = self.listeners.get_mut(id.index()) else {
             return Ok(());
         };
-        listener.keepalive = keepalive;
+        listener.keepalive = options.keepalive;
         let socket = listener.socket.as_ref();
-        socket.map_or(Ok(()), |socket| socket::change_keepalive(socket, keepalive))
+        socket.map_or(Ok(()), |socket| socket::change_options(socket, options))
     }
 
     /// It is `now`: does what had time until then.
@@ -209,7 +155,7 @@ impl LinuxIo {
                 continue;
             };
             if let (Some(backend), Some(listener)) =
-                (&entry.backend, self.listeners.get(entry.listener as usize))
+                (&entry.backend, self.listeners.get(entry.listener().index()))
             {
                 socket::set_keepalive(backend, listener.keepalive);
             }
@@ -226,7 +172,7 @@ impl LinuxIo {
     pub(crate) fn is_idle(&self) -> bool {
         self.pipes.lent() == 0
             && self.scratch.owner.is_none()
-            && self.sessions.0.iter().all(|entry| {
+            && self.sessions.iter().all(|entry| {
                 entry.client.is_none()
                     && entry.backend.is_none()
                     && entry
@@ -241,7 +187,7 @@ impl LinuxIo {
         let Some((slot, dir)) = self.scratch.owner.take() else {
             return;
         };
-        let store = &mut self.sessions.0[slot].stores[dir as usize];
+        let store = &mut self.sessions[slot].stores[dir as usize];
         if let Store::Scratch { start, end } = *store {
             let rest = Bytes::copy_from_slice(self.scratch.bytes(start, end));
             *store = Store::Own(Box::new(rest));
@@ -250,7 +196,7 @@ impl LinuxIo {
 
     fn fill_buffer(&mut self, session: SessionId, dir: Dir) -> Outcome {
         self.free_scratch();
-        let entry = &mut self.sessions.0[session.index()];
+        let entry = &mut self.sessions[session.index()];
         let Some(source) = entry.socket(dir.from()) else {
             return Outcome::Broken(GONE);
         };
@@ -267,7 +213,7 @@ impl LinuxIo {
     }
 
     fn fill_pipe(&mut self, session: SessionId, dir: Dir) -> Outcome {
-        let entry = &mut self.sessions.0[session.index()];
+        let entry = &mut self.sessions[session.index()];
         let Some(mut pipe) = self.pipes.take() else {
             return Outcome::NoPipe;
         };
@@ -291,7 +237,7 @@ impl LinuxIo {
     }
 
     fn drop_store(&mut self, slot: usize, dir: Dir) {
-        match std::mem::take(&mut self.sessions.0[slot].stores[dir as usize]) {
+        match std::mem::take(&mut self.sessions[slot].stores[dir as usize]) {
             Store::Scratch { .. } => self.scratch.owner = None,
             Store::Pipe(pipe) => self.pipes.give(pipe),
             Store::Empty | Store::Own(_) => {}
@@ -362,9 +308,7 @@ impl Io for LinuxIo {
     fn adopt(&mut self, session: SessionId, conn: Conn) -> Result<(), Fault> {
         // Its options came with it from the listening socket.
         self.register(&conn.socket, SocketId::client(session))?;
-        let entry = self.sessions.begin(session);
-        entry.listener = conn.from.0;
-        entry.client = Some(conn.socket);
+        self.sessions.begin(session, conn.from, conn.socket);
         Ok(())
     }
 
@@ -388,7 +332,7 @@ impl Io for LinuxIo {
         speaks: bool,
     ) -> Result<Connect, Fault> {
         let entry = self.sessions.get(session).ok_or(GONE)?;
-        let keepalive = self.listeners[entry.listener as usize].keepalive;
+        let keepalive = self.listeners[entry.listener().index()].keepalive;
         let dial = Dial {
             from,
             user_timeout: keepalive.user_timeout,
@@ -405,7 +349,7 @@ impl Io for LinuxIo {
             entry.backend.is_none(),
             "an attempt is abandoned before the next one"
         );
-        entry.backend = Some(backend);
+        entry.connect(backend);
         Ok(progress)
     }
 
@@ -443,6 +387,9 @@ impl Io for LinuxIo {
         let Some(entry) = self.sessions.get_mut(session) else {
             return Outcome::Broken(GONE);
         };
+        if dir == Dir::Forward && entry.writes_again() {
+            entry.backend.as_ref().map(socket::set_nodelay);
+        }
         let mut store = std::mem::take(&mut entry.stores[dir as usize]);
         let Some(destination) = entry.socket(dir.to()) else {
             entry.stores[dir as usize] = store;

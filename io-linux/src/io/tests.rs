@@ -31,8 +31,12 @@ struct Ends {
 impl World {
     fn new(pipes: usize) -> Self {
         let poll = Poll::new().unwrap();
-        let (door, listeners) =
-            listen("127.0.0.1:0".parse().unwrap(), 1, Keepalive::default()).unwrap();
+        let (door, listeners) = listen(
+            "127.0.0.1:0".parse().unwrap(),
+            1,
+            ListenerOptions::default(),
+        )
+        .unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let listeners = listeners
             .into_iter()
@@ -105,7 +109,7 @@ impl World {
 
     /// Whether nothing waits to be written forward.
     fn is_empty(&self, session: SessionId) -> bool {
-        matches!(self.io.sessions.0[session.index()].stores[0], Store::Empty)
+        matches!(self.io.sessions[session.index()].stores[0], Store::Empty)
     }
 
     /// Moves bytes until `bytes` of them have been taken from the source.
@@ -162,11 +166,6 @@ fn arrived(sender: &TcpStream) {
         assert!(Instant::now() < deadline, "never acknowledged");
         std::thread::yield_now();
     }
-}
-
-#[test]
-fn an_entry_is_small() {
-    assert!(size_of::<Entry>() <= 48);
 }
 
 #[test]
@@ -231,7 +230,7 @@ fn what_a_slow_destination_left_over_survives_the_next_user_of_the_buffer() {
     let mut other = world.session(SECOND);
     let sent = stuff(&mut world, FIRST, &mut slow, Via::Copy);
     assert!(matches!(
-        world.io.sessions.0[0].stores[0],
+        world.io.sessions[0].stores[0],
         Store::Scratch { .. }
     ));
 
@@ -240,7 +239,7 @@ fn what_a_slow_destination_left_over_survives_the_next_user_of_the_buffer() {
     let mut got = [0; 10];
     other.backend.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"in between");
-    assert!(matches!(world.io.sessions.0[0].stores[0], Store::Own(_)));
+    assert!(matches!(world.io.sessions[0].stores[0], Store::Own(_)));
 
     let total = sent.len();
     let reader = std::thread::spawn(move || {
@@ -319,7 +318,7 @@ fn a_reset_is_a_fault_for_both_directions() {
         assert_eq!(read, Outcome::Broken(Fault::Reset), "{via:?}");
 
         // The error has been consumed: a write and a shutdown still say that it was a reset.
-        world.io.sessions.0[0].stores[1] = Store::Own(Box::new(Bytes::from_static(b"late")));
+        world.io.sessions[0].stores[1] = Store::Own(Box::new(Bytes::from_static(b"late")));
         assert_eq!(
             world.io.drain(FIRST, Dir::Return),
             Outcome::Broken(Fault::Reset)
@@ -458,7 +457,11 @@ fn a_backend_has_its_keepalive_once_its_session_stays() {
         idle: Some(Duration::from_secs(60)),
         user_timeout: None,
     };
-    world.io.set_keepalive(ListenerId(0), keepalive).unwrap();
+    let options = ListenerOptions {
+        keepalive,
+        defer: false,
+    };
+    world.io.set_options(ListenerId(0), options).unwrap();
     world.io.tick(Timestamp::from_millis(100));
     let _stays = world.session(FIRST);
     let _leaves = world.session(SECOND);
@@ -466,7 +469,7 @@ fn a_backend_has_its_keepalive_once_its_session_stays() {
     world.close(SECOND);
 
     let has_it = |world: &World| {
-        let backend = world.io.sessions.0[0].backend.as_ref().unwrap();
+        let backend = world.io.sessions[0].backend.as_ref().unwrap();
         SockRef::from(backend).keepalive().unwrap()
     };
     world.io.tick(Timestamp::from_millis(599));
@@ -474,6 +477,28 @@ fn a_backend_has_its_keepalive_once_its_session_stays() {
     world.io.tick(Timestamp::from_millis(1100));
     assert!(has_it(&world));
     assert_eq!(world.io.due(), None);
+}
+
+#[test]
+fn a_backend_has_no_delay_from_the_second_write_on() {
+    let mut world = World::new(0);
+    let mut ends = world.session(FIRST);
+    let nodelay = |world: &World| {
+        let backend = world.io.sessions[0].backend.as_ref().unwrap();
+        SockRef::from(backend).tcp_nodelay().unwrap()
+    };
+    assert!(!nodelay(&world));
+    for has_it in [false, true] {
+        ends.client.write_all(b"once").unwrap();
+        world.until(|io| moved_all(io.fill(FIRST, Dir::Forward, Via::Copy)));
+        world.until(|io| moved_all(io.drain(FIRST, Dir::Forward)));
+        ends.backend.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(nodelay(&world), has_it);
+    }
+}
+
+fn moved_all(outcome: Outcome) -> Option<()> {
+    matches!(outcome, Outcome::Moved { bytes: 4, .. }).then_some(())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::eventually;
 use crate::support::farm::{Farm, greet_and_echo};
-use crate::support::peers::{connect, owner, try_owner};
+use crate::support::peers::{connect, owner, reset, try_owner};
 use crate::support::setup::Setup;
 use crate::support::site::{Site, Through};
 use crate::support::stream::{End, Stream, frame, rest};
@@ -72,6 +72,19 @@ fn a_client_that_says_nothing_has_a_deadline() {
     assert_lasted(started, Duration::from_millis(500));
     let tlb = site.tlb.as_ref().expect("a site with tlb");
     tlb.await_closed("preread-timeout");
+}
+
+#[test]
+fn a_client_that_leaves_before_its_first_byte_is_no_session() {
+    let site = Site::new(Through::Copy);
+    reset(site.connect());
+    let mut client = site.connect();
+    client.write_all(&frame(1, 50)[..20]).expect("half a frame");
+    client.shutdown(Shutdown::Write).expect("the client's FIN");
+    let tlb = site.tlb.as_ref().expect("a site with tlb");
+    tlb.await_closed("rejected");
+    let ended = tlb.log().lines(|line| line.contains("session closed"));
+    assert_eq!(ended.len(), 1, "{ended:?}");
 }
 
 #[test]
