@@ -5,6 +5,7 @@
 //! [`Duplex`](crate::duplex::Duplex) ask for, and says when it wants to be run again.
 
 mod driver;
+mod schedule;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::schedule::Schedule;
 use super::{Accept, Connect, Io, Mode, Outcome, Readiness, Turn};
 use crate::api::{Action, Close, Ends, Event, Fault, Input, Tell};
 use crate::config::Config;
@@ -35,10 +36,7 @@ pub struct Driver<I: Io> {
     io: I,
     mode: Mode,
     links: Vec<Option<Link>>,
-    /// Sessions with something to do.
-    queue: VecDeque<SessionId>,
-    /// Those that have had their share of this turn.
-    next: VecDeque<SessionId>,
+    schedule: Schedule,
     /// Results of calls that were known at once; they go in when all actions are taken.
     results: VecDeque<Input<'static>>,
     listeners: Vec<Door>,
@@ -56,8 +54,10 @@ struct Link {
     connecting: bool,
     /// An event came for the connecting socket.
     stirred: bool,
-    /// It is in the queue.
+    /// It is in the schedule.
     queued: bool,
+    /// It moved much when it had its last turn.
+    bulk: bool,
 }
 
 /// What the driver knows of one listener.
@@ -80,8 +80,7 @@ impl<I: Io> Driver<I> {
             io,
             mode,
             links: Vec::new(),
-            queue: VecDeque::new(),
-            next: VecDeque::new(),
+            schedule: Schedule::default(),
             results: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         }
@@ -183,16 +182,19 @@ impl<I: Io> Driver<I> {
             self.accept(now, ListenerId(index as u32));
         }
         // A session may join anew as its own work leads to more; what is left then has its turn in the next one.
-        for _ in 0..2 * self.queue.len() {
-            let Some(id) = self.queue.pop_front() else {
+        for _ in 0..2 * self.schedule.len() {
+            let Some(id) = self.schedule.pop() else {
                 break;
             };
             if let Some(link) = link(&mut self.links, id) {
+                if link.bulk && self.schedule.puts_off(id) {
+                    continue;
+                }
                 link.queued = false;
                 self.step(now, id);
             }
         }
-        self.queue.append(&mut self.next);
+        self.schedule.end();
         let waiting = (0..self.listeners.len()).any(|index| {
             self.listeners[index] == Door::Open
                 && (self.engine.may_accept(now, ListenerId(index as u32))
@@ -200,7 +202,7 @@ impl<I: Io> Driver<I> {
         });
         let deadline = self.engine.poll_timeout().map(|(at, _)| at);
         Turn {
-            busy: waiting || !self.queue.is_empty() || deadline.is_some_and(|at| at <= now),
+            busy: waiting || !self.schedule.is_empty() || deadline.is_some_and(|at| at <= now),
             deadline,
         }
     }
@@ -270,6 +272,7 @@ impl<I: Io> Driver<I> {
             connecting: false,
             stirred: false,
             queued: false,
+            bulk: false,
         });
         if let Err(fault) = self.io.adopt(id, conn) {
             // The accept may have led to a connect, which would be for a client that is not there.
@@ -395,9 +398,10 @@ impl<I: Io> Driver<I> {
             bytes += perform(&mut self.io, id, duplex, op);
             calls += 1;
         }
+        link.bulk = self.schedule.moved(bytes);
         let spent = calls == CALLS_PER_TURN || bytes >= BYTES_PER_TURN;
         if spent && !core::mem::replace(&mut link.queued, true) {
-            self.next.push_back(id);
+            self.schedule.spent(id);
         }
         if let Some(report) = duplex.take_report() {
             self.engine.handle(
@@ -416,7 +420,7 @@ impl<I: Io> Driver<I> {
         if let Some(link) = link(&mut self.links, id)
             && !core::mem::replace(&mut link.queued, true)
         {
-            self.queue.push_back(id);
+            self.schedule.push(id);
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 
 use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN};
+use super::schedule::BULK_PER_TURN;
 use super::{Accept, Connect, Driver, Io, Mode, Outcome, Readiness, Via};
 use crate::Engine;
 use crate::api::{Close, Fault};
@@ -19,9 +20,10 @@ use crate::time::Timestamp;
 const FILL: usize = 64 * 1024;
 const SMALL: usize = 64;
 
-/// Everybody is accepted and connected at once. The first client has no end of bytes, which go out `crumb` by `crumb`;
+/// Everybody is accepted and connected at once. The first clients have no end of bytes, which go out `crumb` by `crumb`;
 /// each of the others has one message.
 struct Endless {
+    bulk: usize,
     waiting: usize,
     crumb: usize,
     held: Vec<usize>,
@@ -72,7 +74,7 @@ impl Io for Endless {
         if dir == Dir::Return {
             return Outcome::WouldBlock;
         }
-        let bulk = session.index() == 0;
+        let bulk = session.index() < self.bulk;
         let bytes = if bulk { FILL } else { SMALL };
         self.held[session.index()] = bytes;
         Outcome::Moved {
@@ -111,7 +113,7 @@ impl Io for Endless {
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}
 }
 
-fn driver(clients: usize, crumb: usize) -> Driver<Endless> {
+fn driver(bulk: usize, small: usize, crumb: usize) -> Driver<Endless> {
     let listener = Listener::new("any", None, PoolId(0));
     let backend = Backend {
         id: "a".into(),
@@ -133,7 +135,8 @@ fn driver(clients: usize, crumb: usize) -> Driver<Endless> {
     let config = Arc::new(Config::new(vec![listener], Limits::default()));
     let engine = Engine::new(config, Arc::new(roster), 7, Timestamp::ZERO);
     let io = Endless {
-        waiting: clients,
+        bulk,
+        waiting: bulk + small,
         crumb,
         held: Vec::new(),
         drained: Vec::new(),
@@ -159,7 +162,7 @@ fn turn(driver: &mut Driver<Endless>) -> (Vec<(usize, usize)>, bool) {
 #[test]
 fn a_bulk_flow_has_its_share_of_a_turn_and_no_more() {
     let small = 100;
-    let mut driver = driver(1 + small, usize::MAX);
+    let mut driver = driver(1, small, usize::MAX);
     // They come in, sixteen in a turn.
     while driver.engine().live() < 1 + small {
         driver.turn(Timestamp::ZERO);
@@ -180,9 +183,35 @@ fn a_bulk_flow_has_its_share_of_a_turn_and_no_more() {
     }
 }
 
+/// However many bulk flows there were, each had its share of a turn that others waited for.
+#[test]
+fn bulk_flows_share_a_turn_and_take_turns() {
+    let (bulk, small) = (20, 100);
+    let mut driver = driver(bulk, small, usize::MAX);
+    while driver.engine().live() < bulk + small {
+        driver.turn(Timestamp::ZERO);
+    }
+    // Who they are is known once they have had a turn.
+    turn(&mut driver);
+    let mut shares = vec![0; bulk];
+    for _ in 0..bulk {
+        let (drained, _) = turn(&mut driver);
+        let mut sum = 0;
+        for &(who, bytes) in drained.iter().filter(|(who, _)| *who < bulk) {
+            shares[who] += bytes;
+            sum += bytes;
+        }
+        assert_eq!(sum, BULK_PER_TURN);
+        for who in bulk..bulk + small {
+            assert!(drained.contains(&(who, SMALL)), "{who} has its turn");
+        }
+    }
+    assert_eq!(shares, vec![BULK_PER_TURN; bulk]);
+}
+
 #[test]
 fn a_flow_that_goes_out_in_crumbs_has_so_many_calls_in_a_turn() {
-    let mut driver = driver(1, 10);
+    let mut driver = driver(1, 0, 10);
     driver.turn(Timestamp::ZERO);
     driver.io_mut().drained.clear();
     let (drained, busy) = turn(&mut driver);
