@@ -26,6 +26,8 @@ pub(crate) enum Work {
         conns: usize,
         /// Whether the backend sends it back.
         both: bool,
+        /// Most megabytes a second of all of them; 0: as much as they can.
+        pace: u32,
     },
     /// Send a message and wait for its echo.
     PingPong {
@@ -33,6 +35,8 @@ pub(crate) enum Work {
         conns: usize,
         /// Bytes of a message.
         size: usize,
+        /// Whether everybody shares one CPU.
+        together: bool,
     },
     /// Connect, send a frame, take it back, close.
     Churn {
@@ -48,8 +52,10 @@ pub(crate) enum Work {
     Fair {
         /// How many send small messages.
         conns: usize,
-        /// How many send as much as they can.
+        /// How many send much.
         bulk: usize,
+        /// As of bulk flows.
+        pace: u32,
     },
 }
 
@@ -57,36 +63,49 @@ impl Work {
     /// Its name, as on the command line.
     pub(crate) fn name(self) -> String {
         match self {
-            Self::Bulk { conns, both } => {
-                format!("bulk-{}-{conns}", if both { "both" } else { "one" })
+            Self::Bulk { conns, both, pace } => {
+                let ways = if both { "both" } else { "one" };
+                format!("bulk-{ways}-{conns}{}", paced(pace))
             }
-            Self::PingPong { conns, size } => format!("ping-{size}-{conns}"),
+            Self::PingPong {
+                conns,
+                size,
+                together,
+            } => {
+                let place = if together { "-together" } else { "" };
+                format!("ping-{size}-{conns}{place}")
+            }
             Self::Churn { conns } => format!("churn-{conns}"),
             Self::Idle { conns } => format!("idle-{conns}"),
-            Self::Fair { conns, bulk } => format!("fair-{conns}-{bulk}"),
+            Self::Fair { conns, bulk, pace } => format!("fair-{conns}-{bulk}{}", paced(pace)),
         }
     }
 
     /// That of this name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.split('-');
-        let kind = parts.next()?;
-        let mut number = || parts.next()?.parse().ok();
-        Some(match kind {
-            "bulk" => {
-                let both = name.split('-').nth(1)? == "both";
-                let conns = name.split('-').nth(2)?.parse().ok()?;
-                Self::Bulk { conns, both }
-            }
-            "ping" => Self::PingPong {
-                size: number()?,
-                conns: number()?,
+        let parts: Vec<&str> = name.split('-').collect();
+        let number = |at: usize| parts.get(at)?.parse().ok();
+        let pace = |at: usize| match parts.get(at) {
+            Some(pace) => pace.parse().ok(),
+            None => Some(0),
+        };
+        Some(match parts[..] {
+            ["bulk", ways @ ("one" | "both"), _, ..] => Self::Bulk {
+                conns: number(2)?,
+                both: ways == "both",
+                pace: pace(3)?,
             },
-            "churn" => Self::Churn { conns: number()? },
-            "idle" => Self::Idle { conns: number()? },
-            "fair" => Self::Fair {
-                conns: number()?,
-                bulk: number()?,
+            ["ping", _, _] | ["ping", _, _, "together"] => Self::PingPong {
+                size: number(1)?,
+                conns: number(2)?,
+                together: parts.len() == 4,
+            },
+            ["churn", _] => Self::Churn { conns: number(1)? },
+            ["idle", _] => Self::Idle { conns: number(1)? },
+            ["fair", _, _, ..] => Self::Fair {
+                conns: number(1)?,
+                bulk: number(2)?,
+                pace: pace(3)?,
             },
             _ => return None,
         })
@@ -110,6 +129,13 @@ impl Work {
             | Self::Idle { conns }
             | Self::Fair { conns, .. } => conns,
         }
+    }
+}
+
+fn paced(pace: u32) -> String {
+    match pace {
+        0 => String::new(),
+        pace => format!("-{pace}"),
     }
 }
 
@@ -167,6 +193,7 @@ struct Clients {
     clients: BTreeMap<usize, Client>,
     next: usize,
     done: u64,
+    began: Instant,
     bytes: u64,
     took: Vec<u32>,
     buffer: Vec<u8>,
@@ -193,6 +220,7 @@ impl Clients {
             clients: BTreeMap::new(),
             next: 0,
             done: 0,
+            began: Instant::now(),
             bytes: 0,
             took: Vec::with_capacity(1 << 20),
             buffer: vec![BYTE; CHUNK],
@@ -272,14 +300,37 @@ impl Clients {
                 self.go_on(client)?;
             }
         }
+        let wait = Duration::from_millis(if self.pace() > 0 { 1 } else { 100 });
+        self.began = Instant::now();
         while Instant::now() < until {
-            self.poll
-                .poll(&mut events, Some(Duration::from_millis(100)))?;
+            self.poll.poll(&mut events, Some(wait))?;
             for event in &events {
                 self.go_on(event.token().0)?;
             }
+            if self.pace() > 0 {
+                // What they may send now, no event will tell.
+                for client in 0..self.next {
+                    self.go_on(client)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    const fn pace(&self) -> u32 {
+        match self.work {
+            Work::Bulk { pace, .. } => pace,
+            _ => 0,
+        }
+    }
+
+    /// Bytes that may still be sent now.
+    fn allowance(&self) -> usize {
+        if self.pace() == 0 {
+            return usize::MAX;
+        }
+        let most = self.began.elapsed().as_secs_f64() * f64::from(self.pace()) * 1e6;
+        (most as usize).saturating_sub(self.bytes as usize)
     }
 
     /// The next message of a client.
@@ -301,11 +352,12 @@ impl Clients {
     }
 
     fn pour(&mut self, number: usize, both: bool) -> io::Result<()> {
-        let Some(client) = self.clients.get_mut(&number) else {
-            return Ok(());
-        };
         // A bounded piece of work, so that all have their turn.
         for _ in 0..4 {
+            let allowance = self.allowance();
+            let Some(client) = self.clients.get_mut(&number).filter(|_| allowance > 0) else {
+                return Ok(());
+            };
             let mut idle = true;
             if both {
                 match client.stream.read(&mut self.into) {
@@ -322,7 +374,7 @@ impl Clients {
                     Err(error) => return Err(error),
                 }
             }
-            let most = (UNDER_WAY - client.awaits).min(CHUNK);
+            let most = (UNDER_WAY - client.awaits).min(CHUNK).min(allowance);
             match client.stream.write(&self.buffer[..most]) {
                 Ok(wrote) if both => {
                     client.awaits += wrote;
@@ -340,6 +392,9 @@ impl Clients {
             }
         }
         // More is left than one turn may take: an event will not tell.
+        let Some(client) = self.clients.get_mut(&number) else {
+            return Ok(());
+        };
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry.reregister(&mut client.stream, Token(number), interest)

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Everybody is there from the start and rests until it is their turn; turns alternate, and each round begins with
-//! another one. The relay has one CPU, clients and backends the other. What counts is the relay's CPU per unit, by the
+//! another one. The relay has one CPU, clients and backends the other, but where a row says otherwise. What counts is the relay's CPU per unit, by the
 //! kernel's own count; rates on a machine that does other things mean little. Nothing is installed: peers that are
 //! not there are left out, and named.
 
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use self::load::Work;
-use self::peers::Contender;
+use self::peers::{Contender, clients_cpu};
 use self::process::{OTHER_CPU, Process, Trace};
 use self::table::{Entry, Sample};
 
@@ -32,19 +32,22 @@ Compares tlb with haproxy, nginx and a direct connection, doing the same job by 
   versus [ROW...] [--rounds N] [--seconds S] [--quick] [--no-strace]
 
   ROW          bulk-one-N, bulk-both-N, ping-SIZE-N, churn-N, idle-N (N connections),
-               fair-N-M (small messages of N beside bulk flows of M)
+               ping-SIZE-N-together (everybody on one CPU),
+               fair-N-M (small messages of N beside bulk flows of M),
+               fair-N-M-PACE (of so many MB a second in all)
   --rounds     how often each is measured (default 5)
   --seconds    how long each measurement takes (default 1)
   --quick      fewer settings of the peers
   --no-strace  does not count system calls
 ";
 
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 14] = [
     "bulk-one-1",
     "bulk-one-64",
     "bulk-both-1",
     "bulk-both-64",
     "ping-64-1",
+    "ping-64-1-together",
     "ping-64-256",
     "ping-4096-1",
     "ping-4096-256",
@@ -52,6 +55,7 @@ const ROWS: [&str; 12] = [
     "churn-64",
     "idle-9500",
     "fair-256-4",
+    "fair-256-4-800",
 ];
 
 struct Options {
@@ -170,9 +174,17 @@ fn compare(options: &Options) -> io::Result<()> {
             for turn in 0..contenders.len() {
                 let place = (turn + round) % contenders.len();
                 let contender = &mut contenders[place];
+                if !contender.does(work) {
+                    continue;
+                }
                 let sample = match work {
-                    Work::Fair { conns, bulk } => {
-                        beside(&this, contender, &backend, [conns, bulk], options.lasts)
+                    Work::Fair { conns, bulk, pace } => {
+                        let flows = Work::Bulk {
+                            conns: bulk,
+                            both: false,
+                            pace,
+                        };
+                        beside(&this, contender, &backend, conns, flows, options.lasts)
                     }
                     _ => measure(&this, contender, &backend, work, options.lasts),
                 }?;
@@ -181,7 +193,7 @@ fn compare(options: &Options) -> io::Result<()> {
         }
         if options.strace && !matches!(work, Work::Idle { .. } | Work::Fair { .. }) {
             for (contender, entry) in contenders.iter_mut().zip(&mut entries) {
-                entry.syscalls = count_calls(&this, contender, work)?;
+                entry.syscalls = count_calls(&this, contender, &backend, work)?;
             }
         }
         print!("{}", table::rows(work, &entries));
@@ -189,12 +201,23 @@ fn compare(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the clients of a work, all of them connected.
-fn clients(this: &str, to: &Contender, work: Work, lasts: Duration) -> io::Result<Process> {
+/// Starts the clients of a work, all of them connected, with everybody on the CPU that is theirs in it.
+fn clients(
+    this: &str,
+    to: &Contender,
+    backend: &Process,
+    work: Work,
+    lasts: Duration,
+) -> io::Result<Process> {
+    process::pin(backend.pid(), to.backend_cpu(work))?;
     let discards = matches!(work, Work::Bulk { both: false, .. });
     let at = to.at[usize::from(discards)].to_string();
     let millis = lasts.as_millis().to_string();
-    let mut load = Process::start(OTHER_CPU, this, &["load", &work.name(), &at, &millis])?;
+    let mut load = Process::start(
+        clients_cpu(work),
+        this,
+        &["load", &work.name(), &at, &millis],
+    )?;
     load.line().map_err(|error| of(to, work, &error))?;
     Ok(load)
 }
@@ -226,7 +249,7 @@ fn measure(
     let memory = |relay: Option<u32>| relay.map_or(0, process::memory) as f64;
     let open = |relay: Option<u32>| relay.map_or(0, process::pipes) as f64;
     let before = (memory(relay), open(relay));
-    let mut load = clients(this, contender, work, lasts)?;
+    let mut load = clients(this, contender, backend, work, lasts)?;
     let held = memory(relay) - before.0;
     let pipes = open(relay) - before.1;
     let cpu = |load: &Process| {
@@ -266,16 +289,17 @@ fn beside(
     this: &str,
     contender: &mut Contender,
     backend: &Process,
-    [conns, bulk]: [usize; 2],
+    conns: usize,
+    flows: Work,
     lasts: Duration,
 ) -> io::Result<Sample> {
-    let messages = Work::PingPong { conns, size: 64 };
-    let alone = measure(this, contender, backend, messages, lasts)?;
-    let flows = Work::Bulk {
-        conns: bulk,
-        both: false,
+    let messages = Work::PingPong {
+        conns,
+        size: 64,
+        together: false,
     };
-    let mut load = clients(this, contender, flows, lasts * 2)?;
+    let alone = measure(this, contender, backend, messages, lasts)?;
+    let mut load = clients(this, contender, backend, flows, lasts * 2)?;
     load.say("go")?;
     let together = measure(this, contender, backend, messages, lasts)?;
     let [megabytes, seconds, ..] = numbers(&load.line()?);
@@ -289,11 +313,16 @@ fn beside(
 }
 
 /// System calls of the relay per unit, in a short run of its own.
-fn count_calls(this: &str, contender: &mut Contender, work: Work) -> io::Result<Option<f64>> {
+fn count_calls(
+    this: &str,
+    contender: &mut Contender,
+    backend: &Process,
+    work: Work,
+) -> io::Result<Option<f64>> {
     let Some(relay) = contender.process.as_ref().map(Process::pid) else {
         return Ok(None);
     };
-    let mut load = clients(this, contender, work, Duration::from_millis(500))?;
+    let mut load = clients(this, contender, backend, work, Duration::from_millis(500))?;
     let Some(trace) = Trace::begin(relay) else {
         return Ok(None);
     };
@@ -304,4 +333,26 @@ fn count_calls(this: &str, contender: &mut Contender, work: Work) -> io::Result<
     load.say("end").ok();
     load.wait()?;
     Ok(calls.map(|calls| calls as f64 / units.max(1.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_the_name_that_it_is_called_by() {
+        for row in ROWS.into_iter().chain(["bulk-one-4-800"]) {
+            assert_eq!(Work::parse(row).map(Work::name).as_deref(), Some(row));
+        }
+        for other in [
+            "",
+            "ping-64",
+            "ping-64-1-apart",
+            "bulk-two-1",
+            "churn-1-1",
+            "fair-1",
+        ] {
+            assert_eq!(Work::parse(other), None, "{other}");
+        }
+    }
 }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::process::{Process, RELAY_CPU};
+use super::load::Work;
+use super::process::{OTHER_CPU, Process, RELAY_CPU};
 
 /// tlb with an option that trades the CPU of an idle moment for time; beside the others, not among them.
 pub(crate) const TLB_SPINNING: &str = "tlb spin";
+
+/// A connection without a relay from one CPU to the other, which is as far as one by a relay goes.
+pub(crate) const DIRECT_ACROSS: &str = "direct across";
 
 /// Somebody between the clients and the backend, or nobody.
 #[derive(Debug)]
@@ -23,6 +27,37 @@ pub(crate) struct Contender {
     pub(crate) at: [SocketAddr; 2],
     /// `None` for a direct connection.
     pub(crate) process: Option<Process>,
+}
+
+impl Contender {
+    /// Whether it has a part in this.
+    pub(crate) fn does(&self, work: Work) -> bool {
+        let alone = matches!(
+            work,
+            Work::PingPong {
+                conns: 1,
+                together: false,
+                ..
+            }
+        );
+        self.product != DIRECT_ACROSS || alone
+    }
+
+    /// The CPU of the backend.
+    pub(crate) fn backend_cpu(&self, work: Work) -> &'static str {
+        if self.product == DIRECT_ACROSS {
+            return RELAY_CPU;
+        }
+        clients_cpu(work)
+    }
+}
+
+/// The CPU of the clients.
+pub(crate) const fn clients_cpu(work: Work) -> &'static str {
+    match work {
+        Work::PingPong { together: true, .. } => RELAY_CPU,
+        _ => OTHER_CPU,
+    }
 }
 
 /// The ports of a contender.
@@ -40,12 +75,14 @@ pub(crate) fn start(
     folder: &Path,
     quick: bool,
 ) -> io::Result<Vec<Contender>> {
-    let mut all = vec![Contender {
-        product: "direct",
-        setting: String::new(),
-        at: backend,
-        process: None,
-    }];
+    let mut all: Vec<Contender> = ["direct", DIRECT_ACROSS]
+        .map(|product| Contender {
+            product,
+            setting: String::new(),
+            at: backend,
+            process: None,
+        })
+        .into();
     let mut number = 0;
     let mut next = || {
         number += 1;

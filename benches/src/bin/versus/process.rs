@@ -84,6 +84,21 @@ impl Drop for Process {
     }
 }
 
+/// Moves all threads of a process to a CPU.
+///
+/// # Errors
+/// It has ended, or there is no such CPU.
+pub(crate) fn pin(pid: u32, cpu: &str) -> io::Result<()> {
+    let status = Command::new("taskset")
+        .args(["-a", "-p", "-c", cpu, &pid.to_string()])
+        .stdout(Stdio::null())
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other("a process cannot be moved to another CPU")),
+    }
+}
+
 /// Nanoseconds of CPU that all threads of a process have had.
 pub(crate) fn cpu(pid: u32) -> u64 {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {

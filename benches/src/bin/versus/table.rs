@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::load::Work;
-use super::peers::TLB_SPINNING;
+use super::peers::{DIRECT_ACROSS, TLB_SPINNING};
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +60,7 @@ fn cost(work: Work, entry: &Entry) -> f64 {
 /// The rows of one work: each product at its best setting, and the ratio of the best peer to tlb.
 pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
     let mut best: Vec<&Entry> = Vec::new();
-    for entry in entries {
+    for entry in entries.iter().filter(|it| !it.samples.is_empty()) {
         match best.iter_mut().find(|known| known.product == entry.product) {
             Some(known) if cost(work, entry) < cost(work, known) => *known = entry,
             Some(_) => {}
@@ -69,7 +69,7 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
     }
     let peers = best
         .iter()
-        .filter(|it| !["direct", "tlb", TLB_SPINNING].contains(&it.product));
+        .filter(|it| !["direct", DIRECT_ACROSS, "tlb", TLB_SPINNING].contains(&it.product));
     let peer = peers.map(|it| cost(work, it)).min_by(f64::total_cmp);
     let tlb = best
         .iter()
@@ -89,7 +89,7 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
 
 fn row(out: &mut String, work: Work, entry: &Entry) -> std::fmt::Result {
     let samples = &entry.samples;
-    write!(out, "  {:<8} {:<22}", entry.product, entry.setting)?;
+    write!(out, "  {:<13} {:<22}", entry.product, entry.setting)?;
     if let Work::Idle { .. } = work {
         let [memory, least, most] = spread(samples, |it| it.memory);
         let cpu = spread(samples, |it| it.relay)[0];
