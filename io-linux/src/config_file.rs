@@ -85,8 +85,12 @@ const LARGEST: usize = if usize::BITS > 40 {
 /// workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How many workers; `None` for one per CPU.
+    /// How many workers; `None` for one per CPU: of `cpus`, if there are any, else of those that the process may use.
     pub workers: Option<usize>,
+    /// The CPUs that workers are kept to, in turn; empty: wherever the kernel runs them.
+    pub cpus: Vec<usize>,
+    /// Whether the kernel gives each worker the clients whose packets come in on its CPU. Not without `cpus`.
+    pub incoming_cpu: bool,
     /// Through what relays move their bytes.
     pub relay: Mode,
     /// How long a worker that has just served an event looks for the next one before it sleeps, at most 1 ms; zero:

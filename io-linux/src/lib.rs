@@ -11,6 +11,7 @@ pub mod server;
 
 mod clock;
 pub mod control;
+mod cpus;
 mod demo;
 mod fault;
 mod io;

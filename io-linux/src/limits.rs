@@ -43,11 +43,13 @@ pub(crate) fn raise_descriptors() -> u64 {
     }
 }
 
-/// How many workers there are to be: as the settings say, or one for each CPU that the process may
-/// use.
+/// How many workers there are to be: as the settings say, or one for each CPU that they are kept to or that the process
+/// may use.
 pub(crate) fn workers(settings: &Settings) -> usize {
+    let cpus = Some(settings.cpus.len()).filter(|&cpus| cpus > 0);
     settings
         .workers
+        .or(cpus)
         .or_else(|| thread::available_parallelism().map(NonZero::get).ok())
         .unwrap_or(1)
         .max(1)

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use crate::cpus::Cpus;
 use crate::socket::{self, ListenerOptions};
 
 /// Length of a listener's queue; the kernel clamps it to `net.core.somaxconn`.
@@ -15,12 +16,15 @@ const BACKLOG: i32 = 4096;
 /// of the clients. So the first socket listens without it, which the kernel refuses wherever
 /// anybody else listens, and only then becomes one that others may join.
 ///
+/// Each takes the clients that `cpus` says, else those that the kernel deals out to it.
+///
 /// # Errors
 /// `EADDRINUSE` if somebody listens there, and whatever else the kernel has against the address.
 pub(crate) fn listen(
     address: SocketAddr,
     count: usize,
     options: ListenerOptions,
+    cpus: &Cpus,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let first = prepare(&address, options)?;
     first.bind(&address.into())?;
@@ -38,6 +42,7 @@ pub(crate) fn listen(
         other.listen(BACKLOG)?;
         sockets.push(other.into());
     }
+    cpus.direct(&sockets)?;
     Ok((actual, sockets))
 }
 
@@ -71,7 +76,13 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1:0";
 
     fn open(address: &str, count: usize) -> (SocketAddr, Vec<TcpListener>) {
-        listen(address.parse().unwrap(), count, ListenerOptions::default()).unwrap()
+        listen(
+            address.parse().unwrap(),
+            count,
+            ListenerOptions::default(),
+            &Cpus::default(),
+        )
+        .unwrap()
     }
 
     /// Waits for the connection that a client has made.
@@ -117,11 +128,12 @@ mod tests {
     #[test]
     fn a_second_server_on_the_port_is_refused() {
         let (address, _sockets) = open(LOOPBACK, 2);
-        let refused = listen(address, 2, ListenerOptions::default()).unwrap_err();
+        let refused = listen(address, 2, ListenerOptions::default(), &Cpus::default()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AddrInUse);
         // Also the one that overlaps without being equal.
         let everywhere = SocketAddr::new([0, 0, 0, 0].into(), address.port());
-        let refused = listen(everywhere, 2, ListenerOptions::default()).unwrap_err();
+        let refused =
+            listen(everywhere, 2, ListenerOptions::default(), &Cpus::default()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AddrInUse);
     }
 
@@ -151,7 +163,8 @@ mod tests {
             keepalive,
             defer: false,
         };
-        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, options).unwrap();
+        let (address, sockets) =
+            listen(LOOPBACK.parse().unwrap(), 1, options, &Cpus::default()).unwrap();
         let _client = TcpStream::connect(address).unwrap();
         let accepted = accept(&sockets[0]);
         let options = SockRef::from(&accepted);
@@ -188,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_client_that_has_said_nothing_can_be_left_to_the_kernel() {
-        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, DEFER).unwrap();
+        let (address, sockets) =
+            listen(LOOPBACK.parse().unwrap(), 1, DEFER, &Cpus::default()).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         assert!(!comes(&sockets[0], 100), "it has said nothing");
         client.write_all(b"!").unwrap();
@@ -205,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_listener_can_change_its_mind_about_silent_clients() {
-        let (address, sockets) = listen(LOOPBACK.parse().unwrap(), 1, DEFER).unwrap();
+        let (address, sockets) =
+            listen(LOOPBACK.parse().unwrap(), 1, DEFER, &Cpus::default()).unwrap();
         socket::change_options(&sockets[0], ListenerOptions::default()).unwrap();
         let _silent = TcpStream::connect(address).unwrap();
         assert!(comes(&sockets[0], 500));
@@ -217,9 +232,12 @@ mod tests {
 
     #[test]
     fn the_wildcard_of_ipv6_takes_both() {
-        let Ok((address, sockets)) =
-            listen("[::]:0".parse().unwrap(), 1, ListenerOptions::default())
-        else {
+        let Ok((address, sockets)) = listen(
+            "[::]:0".parse().unwrap(),
+            1,
+            ListenerOptions::default(),
+            &Cpus::default(),
+        ) else {
             return; // This host has no IPv6.
         };
         let client = TcpStream::connect(("127.0.0.1", address.port())).unwrap();

@@ -25,6 +25,7 @@ use crate::control::admin::AdminListener;
 use crate::control::command::{Command, Handle};
 use crate::control::view::ReloadView;
 use crate::control::{ControlThread, Ears, Names, Note, Slot, Source, options};
+use crate::cpus::{self, Cpus};
 use crate::io::LinuxIo;
 use crate::journal::Journal;
 use crate::listen::listen;
@@ -53,6 +54,10 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The process may not use a CPU that workers are to be kept to, or there is none of that number. The configuration
+    /// or the host is at fault.
+    #[error("cpus: this process may not use CPU {0}, see taskset -p")]
+    Cpu(usize),
     /// The admin API cannot listen where the configuration says. The configuration or the host is
     /// at fault.
     #[error("{0}")]
@@ -89,7 +94,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Listen { .. } | Self::Admin(_) => cli::EXIT_UNAVAILABLE,
-            Self::SessionLog(_)
+            Self::Cpu(_)
+            | Self::SessionLog(_)
             | Self::Start(_)
             | Self::Worker { .. }
             | Self::Panicked { .. }
@@ -180,7 +186,11 @@ impl Server {
         let mut settings = self.settings;
         let descriptors = limits::raise_descriptors();
         let count = limits::workers(&settings);
-        let (slots, sockets) = open_listeners(&settings.listeners, count)?;
+        let cpus = Cpus::of(&settings);
+        if let Some(cpu) = cpus.first_denied().map_err(Error::Start)? {
+            return Err(Error::Cpu(cpu));
+        }
+        let (slots, sockets) = open_listeners(&settings.listeners, count, &cpus)?;
         let admin = settings.admin.as_ref().map(AdminListener::bind);
         let admin = admin.transpose().map_err(Error::Admin)?;
         let log = settings.session_log.as_ref().map(SessionLog::open);
@@ -219,6 +229,7 @@ impl Server {
         let mut control =
             ControlThread::new(fleet, clock, settings, remotes.clone(), slots.clone());
         control.source = self.source;
+        control.cpus = cpus.clone();
         control.log = log;
         control.names = Names::new(unresolved, clock.now());
         let ears = Ears {
@@ -237,7 +248,7 @@ impl Server {
             control: None,
         };
         for (number, worker) in workers.into_iter().enumerate() {
-            running.spawn(number, worker)?;
+            running.spawn(number, worker, cpus.of_worker(number))?;
         }
         let control = thread::Builder::new()
             .name("tlb-control".into())
@@ -277,6 +288,7 @@ type Sockets = Vec<(TcpListener, Keepalive)>;
 fn open_listeners(
     listeners: &[ListenerSettings],
     workers: usize,
+    cpus: &Cpus,
 ) -> Result<(Vec<Slot>, Vec<Sockets>), Error> {
     let mut slots = Vec::with_capacity(listeners.len());
     let mut by_worker: Vec<_> = (0..workers)
@@ -285,11 +297,12 @@ fn open_listeners(
     for settings in listeners {
         let options = options(settings);
         let name = &settings.engine.name;
-        let opened = listen(settings.bind, workers, options).map_err(|source| Error::Listen {
-            listener: name.clone(),
-            address: settings.bind,
-            source,
-        });
+        let opened =
+            listen(settings.bind, workers, options, cpus).map_err(|source| Error::Listen {
+                listener: name.clone(),
+                address: settings.bind,
+                source,
+            });
         let (address, sockets) = opened?;
         slots.push(Slot {
             name: name.clone(),
@@ -468,7 +481,7 @@ impl Running {
         }
     }
 
-    fn spawn(&mut self, number: usize, worker: Worker) -> Result<(), Error> {
+    fn spawn(&mut self, number: usize, worker: Worker, cpu: Option<usize>) -> Result<(), Error> {
         let farewell = Farewell {
             worker: number,
             notices: self.notices.0.clone(),
@@ -477,6 +490,7 @@ impl Running {
             .name(format!("tlb-worker-{number}"))
             .spawn(move || {
                 let _farewell = farewell;
+                cpu.map_or(Ok(()), cpus::keep_to)?;
                 worker.run()
             });
         self.threads.push(Some(thread.map_err(Error::Start)?));

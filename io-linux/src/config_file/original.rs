@@ -70,6 +70,8 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
     Some(Settings {
         workers: None,
         relay: Mode::default(),
+        cpus: Vec::new(),
+        incoming_cpu: false,
         spin: std::time::Duration::ZERO,
         listeners: vec![ListenerSettings {
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),

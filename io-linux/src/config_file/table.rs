@@ -21,6 +21,8 @@ pub(super) static TOP: Kind = Kind {
         "admin",
         "session-log",
         "workers",
+        "cpus",
+        "incoming-cpu",
         "relay",
         "spin-us",
         "preread-memory",

@@ -44,6 +44,7 @@ fn the_example_means_what_it_says() {
     let settings = parse("tlb.toml", STATION);
     assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     assert_eq!(settings.workers, None);
+    assert!(settings.cpus.is_empty() && !settings.incoming_cpu);
     assert_eq!(settings.relay, Mode::Auto);
     assert_eq!(settings.spin, Duration::ZERO);
     assert_eq!(settings.limits.preread_memory, 256 << 20);
@@ -93,6 +94,8 @@ fn every_key_does_something() {
     let settings = parse("tlb.toml", EVERY_KEY);
     assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     assert_eq!(settings.workers, Some(3));
+    assert_eq!(settings.cpus, [1, 0]);
+    assert!(settings.incoming_cpu);
     assert_eq!(settings.relay, Mode::Splice);
     assert_eq!(settings.spin, Duration::from_micros(100));
     assert_eq!(settings.limits.preread_memory, 1 << 30);

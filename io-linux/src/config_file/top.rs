@@ -13,7 +13,7 @@ use super::pools;
 use super::reader;
 use super::report::Report;
 use super::table::{TOP, Table};
-use super::tree::Entry;
+use super::tree::{Entry, Value};
 use super::values::ShowSize;
 use super::{LARGEST, Settings};
 use crate::registry::UnpackRegistry;
@@ -28,6 +28,16 @@ pub(super) fn read(
     let workers = table.get("workers", None, report, |node, report| {
         reader::integer(node, 1..=1024, report).map(Some)
     });
+    let cpus = cpus(&table, report);
+    let incoming_cpu = table.get("incoming-cpu", false, report, reader::boolean);
+    if incoming_cpu && cpus.is_empty() && !report.failed() {
+        report
+            .error(
+                &table.span_of("incoming-cpu"),
+                "no worker has a CPU of its own",
+            )
+            .help("set `cpus`, as in cpus = [0, 1], or remove `incoming-cpu`");
+    }
     let relay = table.get("relay", Mode::default(), report, |node, report| {
         let words = [
             ("auto", Mode::Auto),
@@ -89,6 +99,8 @@ pub(super) fn read(
     }
     Some(Settings {
         workers,
+        cpus,
+        incoming_cpu,
         relay,
         spin: Duration::from_micros(spin as u64),
         listeners,
@@ -98,6 +110,39 @@ pub(super) fn read(
         session_log,
         warnings: Vec::new(),
     })
+}
+
+/// The CPUs that workers are kept to.
+fn cpus(table: &Table<'_>, report: &mut Report<'_>) -> Vec<usize> {
+    let mut cpus = Vec::new();
+    let Some(node) = table.take("cpus") else {
+        return cpus;
+    };
+    let nodes = match &node.value {
+        Value::Array(nodes) if !nodes.is_empty() => nodes,
+        Value::Array(_) => {
+            report
+                .error(&node.span, "no CPU")
+                .help("remove `cpus`, and the kernel runs the workers where it likes");
+            return cpus;
+        }
+        _ => {
+            reader::wrong_kind(node, "a list of CPUs", report).help("write a list, as in [0, 1]");
+            return cpus;
+        }
+    };
+    for node in nodes {
+        match reader::integer(node, 0..=1023, report) {
+            Some(cpu) if cpus.contains(&cpu) => {
+                report
+                    .error(&node.span, format!("CPU {cpu} given twice"))
+                    .help("remove one of the two: if there are more workers than CPUs, they share them");
+            }
+            Some(cpu) => cpus.push(cpu),
+            None => {}
+        }
+    }
+    cpus
 }
 
 fn limits(table: &mut Table<'_>, report: &mut Report<'_>) -> Limits {

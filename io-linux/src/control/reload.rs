@@ -20,6 +20,7 @@ use super::command::Refusal;
 use super::thread::{ControlThread, Log, Slot};
 use super::view::ReloadView;
 use crate::config_file::{ListenerSettings, Settings};
+use crate::cpus::Cpus;
 use crate::limits;
 use crate::listen::listen;
 use crate::registry::UnpackRegistry;
@@ -101,11 +102,16 @@ struct Opened {
     sockets: Vec<TcpListener>,
 }
 
-fn open(new: &[ListenerSettings], places: &[usize], workers: usize) -> Result<Vec<Opened>, String> {
+fn open(
+    new: &[ListenerSettings],
+    places: &[usize],
+    workers: usize,
+    cpus: &Cpus,
+) -> Result<Vec<Opened>, String> {
     let open = |&place: &usize| {
         let listener = &new[place];
         let (name, bind) = (&listener.engine.name, listener.bind);
-        let (address, sockets) = listen(bind, workers, options(listener))
+        let (address, sockets) = listen(bind, workers, options(listener), cpus)
             .map_err(|error| format!("listener {name}: cannot listen on {bind}: {error}"))?;
         let slot = Slot {
             name: name.clone(),
@@ -189,7 +195,7 @@ impl ControlThread {
 
     fn adopt(&mut self, mut new: Settings) -> Result<ReloadView, String> {
         let plan = plan(&self.slots, &new.listeners);
-        let opened = open(&new.listeners, &plan.opened, self.remotes.len())?;
+        let opened = open(&new.listeners, &plan.opened, self.remotes.len(), &self.cpus)?;
         let log = self.open_log(&new)?;
         let mut view = differences(&self.settings, &new);
         view.warnings
@@ -343,6 +349,8 @@ fn differences(old: &Settings, new: &Settings) -> ReloadView {
         }
     };
     only_at_start("workers", old.workers != new.workers);
+    only_at_start("cpus", old.cpus != new.cpus);
+    only_at_start("incoming-cpu", old.incoming_cpu != new.incoming_cpu);
     only_at_start("relay", old.relay != new.relay);
     only_at_start("spin-us", old.spin != new.spin);
     only_at_start("[admin]", old.admin != new.admin);
@@ -436,7 +444,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = taken.local_addr().expect("an address").port();
         let new = listeners(&[("a", 0), ("b", port)]);
-        let error = open(&new.listeners, &[0, 1], 2)
+        let error = open(&new.listeners, &[0, 1], 2, &Cpus::default())
             .map(|_| ())
             .expect_err("taken");
         assert!(

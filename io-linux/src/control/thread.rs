@@ -24,6 +24,7 @@ use super::probe;
 use super::reload::{Reloading, Source};
 use crate::clock::Clock;
 use crate::config_file::{HealthSettings, Settings};
+use crate::cpus::Cpus;
 use crate::resolve::{self, Named};
 use crate::session_log::{SessionLog, SessionLogThread};
 use crate::worker::{Control, Remote};
@@ -66,6 +67,8 @@ pub(crate) struct ControlThread {
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) source: Option<Source>,
+    /// Of the workers, for listeners that come later.
+    pub(crate) cpus: Cpus,
     pub(crate) remotes: Vec<Remote>,
     /// By id; `None` for those that were removed.
     pub(crate) slots: Vec<Option<Slot>>,
@@ -147,6 +150,7 @@ impl ControlThread {
             clock,
             settings,
             source: None,
+            cpus: Cpus::default(),
             remotes,
             slots: slots.into_iter().map(Some).collect(),
             log: None,

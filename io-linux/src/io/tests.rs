@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use super::*;
+use crate::cpus::Cpus;
 use crate::listen::listen;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -35,6 +36,7 @@ impl World {
             "127.0.0.1:0".parse().unwrap(),
             1,
             ListenerOptions::default(),
+            &Cpus::default(),
         )
         .unwrap();
         let registry = poll.registry().try_clone().unwrap();

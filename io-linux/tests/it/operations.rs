@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,6 +178,46 @@ fn a_second_tlb_on_the_same_port_is_refused() {
     for _ in 0..20 {
         assert_eq!(owner(tlb.address(), 1), expected, "the first one goes on");
     }
+}
+
+/// The CPUs that a thread may use, as the kernel lists them.
+fn allowed(task: &Path) -> String {
+    let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn workers_are_kept_to_their_cpus() {
+    let here = allowed(Path::new("/proc/thread-self"));
+    let first = here.split([',', '-']).next().expect("a CPU");
+    let site = Site::with(Through::Copy, |setup| {
+        let cpus = format!("cpus = [{first}]");
+        setup.workers(2).top(&cpus).top("incoming-cpu = true")
+    });
+    let pid = site.tlb.as_ref().expect("a site with tlb").pid();
+    eventually("both workers are kept to the CPU", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+        let kept = tasks.flatten().map(|task| task.path()).filter(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            name.starts_with("tlb-worker-") && allowed(task) == first
+        });
+        (kept.count() == 2).then_some(())
+    });
+    for _ in 0..8 {
+        drop(site.session());
+    }
+}
+
+#[test]
+fn a_cpu_that_there_is_not_is_refused() {
+    let serving = Farm::new(2).serve(greet_and_echo);
+    let setup = Setup::new(serving.addresses()).top("cpus = [1023]");
+    let (status, said) = Tlb::run_to_end(&setup);
+    assert_eq!(status.code(), Some(1), "tlb said:\n{said}");
+    assert!(said.contains("may not use CPU 1023"), "tlb said:\n{said}");
 }
 
 /// CPU time that tlb has had.
