@@ -11,7 +11,7 @@ use tlb_engine::Engine;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
-use tlb_engine::drive::{Accept, Connect, Driver, Io, Mode, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId};
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Backend, Pool, Roster};
@@ -79,7 +79,7 @@ impl Io for Nothing {
         _: u8,
         _: SocketAddr,
         _: Option<IpAddr>,
-        _: bool,
+        _: First<'_>,
     ) -> Result<Connect, Fault> {
         Ok(Connect::Established)
     }

@@ -135,6 +135,9 @@ pub struct Failover {
     /// Whether a session that its backend resets before that has sent a byte counts as a failure, as a failed connect
     /// does. A client can bring such resets about by what it sends, so it is off by default.
     pub early_resets: bool,
+    /// Whether the preface goes to the backend with the SYN (TCP Fast Open, RFC 7413) where the kernels can and the
+    /// listener has [`Listener::replay`]: a SYN that is sent again brings it again.
+    pub fast_open: bool,
     /// Of the backends that are neither draining nor in maintenance, in per cent: if fewer than this are up, health is
     /// not believed and all of them are used (*panic*). Zero never does.
     pub panic: u32,
@@ -164,6 +167,7 @@ impl Default for Failover {
             ejection: Self::EJECTION,
             max_ejected: Self::MAX_EJECTED,
             early_resets: false,
+            fast_open: false,
             panic: Self::PANIC,
         }
     }

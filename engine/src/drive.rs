@@ -45,9 +45,10 @@ pub trait Io {
     /// Opens a backend socket and begins to connect it; it is registered for events named
     /// `SocketId::backend(session, attempt)`.
     ///
-    /// With `speaks`, the backend is to be sent something at once. That write will prove the connection or tell that
-    /// there is none, so an implementation that would have to ask need not: it may say [`Connect::Established`]
-    /// untested.
+    /// Where the backend is to be sent something at once ([`First::bytes`]), that write will prove the connection or tell
+    /// that there is none, so an implementation that would have to ask need not: it may say [`Connect::Established`]
+    /// untested. What it has sent already ([`First::in_syn`]) it answers the first [`Io::drain`] with, and it proves
+    /// nothing.
     ///
     /// # Errors
     /// The fault, if it is known at once; no socket is left.
@@ -57,7 +58,7 @@ pub trait Io {
         attempt: u8,
         to: SocketAddr,
         from: Option<IpAddr>,
-        speaks: bool,
+        first: First<'_>,
     ) -> Result<Connect, Fault>;
 
     /// Asked after an event on a socket that is connecting: how far is it?
@@ -107,6 +108,15 @@ pub enum Accept<C> {
     Gone,
     /// This host has no descriptor or memory left, and no event will tell when it has: ask again later.
     Exhausted(Fault),
+}
+
+/// What a backend is to be sent as soon as it is connected.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct First<'a> {
+    /// The preface; may be empty. [`Io::load`] hands it over when the backend is connected.
+    pub bytes: &'a [u8],
+    /// Whether bytes may go with the SYN (TCP Fast Open, RFC 7413), so that the backend may get them twice.
+    pub in_syn: bool,
 }
 
 /// How far a connect is.

@@ -123,6 +123,15 @@ impl Engine {
         self.get(session).is_some_and(Session::may_replay)
     }
 
+    /// Whether the preface may go to the backend with the SYN, for it may get it twice: the pool wants it, and the
+    /// listener bears it.
+    pub fn hurries(&self, session: SessionId) -> bool {
+        self.get(session).is_some_and(|session| {
+            let pool = self.roster.pool(session.pool);
+            session.may_replay() && pool.is_some_and(|pool| pool.failover.fast_open)
+        })
+    }
+
     /// The bytes that the backend is to receive first: all that the client sent, from the first one not skipped.
     pub fn preface(&self, session: SessionId) -> Bytes {
         let early = self.get(session).and_then(|session| session.early.as_ref());

@@ -7,10 +7,12 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::Connect;
+use tlb_engine::drive::{Connect, First};
 
 use crate::{fault, sys};
 
@@ -108,23 +110,26 @@ pub(crate) fn tcp(address: &SocketAddr) -> io::Result<Socket> {
 
 /// How a backend is connected to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Dial {
+pub(crate) struct Dial<'a> {
     /// The address to connect from; `None`: the kernel's choice.
     pub(crate) from: Option<IpAddr>,
     /// As in [`Keepalive::user_timeout`].
     pub(crate) user_timeout: Option<Duration>,
-    /// Whether it will be sent something as soon as it can take it.
-    pub(crate) speaks: bool,
+    /// What it will be sent as soon as it can take it.
+    pub(crate) first: First<'a>,
 }
 
 /// Begins to connect to a backend. Its keepalive is left to [`set_keepalive`], as most connections end before they need
 /// any, and it takes four calls; `TCP_NODELAY` to [`set_nodelay`].
+///
+/// Also says how many of the first bytes have gone with the SYN.
 pub(crate) fn connect(
     to: SocketAddr,
-    dial: Dial,
+    dial: Dial<'_>,
     ports: &EphemeralPorts,
-) -> Result<(TcpStream, Connect), Fault> {
-    let Dial { from, speaks, .. } = dial;
+) -> Result<(TcpStream, Connect, u32), Fault> {
+    let Dial { from, first, .. } = dial;
+    let speaks = !first.bytes.is_empty();
     let socket = tcp(&to).map_err(|error| fault::of(&error))?;
     let options = Keepalive {
         idle: None,
@@ -145,23 +150,45 @@ pub(crate) fn connect(
             .bind(&SocketAddr::new(from, 0).into())
             .map_err(|error| fault::of(&error))?;
     }
-    // An interrupted connect goes on in the background, as one that would block does.
-    let progress = match socket.connect(&to.into()) {
-        Ok(()) => Connect::Established,
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EINPROGRESS | Errno::EINTR) => Connect::InProgress,
-            _ => return Err(fault::of(&error)),
-        },
+    let (progress, sent) = match first.in_syn.then(|| send_in_syn(&socket, to, first.bytes)) {
+        Some(Ok(Some(sent))) => (Connect::InProgress, sent),
+        Some(Err(fault)) => return Err(fault),
+        Some(Ok(None)) | None => (begin(&socket, to)?, 0),
     };
     let socket = socket.into();
     // Over loopback the handshake is over before `connect` returns, although it says otherwise: to ask at once, or to
     // write, saves a wait for the event that would tell.
     let progress = match progress {
         Connect::InProgress if !to.ip().is_loopback() => progress,
-        Connect::InProgress if speaks && !ports.may_meet(to, from) => Connect::Established,
+        Connect::InProgress if speaks && sent == 0 && !ports.may_meet(to, from) => {
+            Connect::Established
+        }
         _ => connected(&socket)?,
     };
-    Ok((socket, progress))
+    Ok((socket, progress, sent))
+}
+
+fn begin(socket: &Socket, to: SocketAddr) -> Result<Connect, Fault> {
+    match socket.connect(&to.into()) {
+        Ok(()) => Ok(Connect::Established),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            // An interrupted connect goes on in the background, as one that would block does.
+            Some(Errno::EINPROGRESS | Errno::EINTR) => Ok(Connect::InProgress),
+            _ => Err(fault::of(&error)),
+        },
+    }
+}
+
+/// Begins to connect with as many bytes in the SYN as it takes (`MSG_FASTOPEN`, tcp(7)), and says how many: none where
+/// the peer has given no cookie yet, which is asked for then. `None`: nothing was begun, as the kernel may not.
+fn send_in_syn(socket: &Socket, to: SocketAddr, bytes: &[u8]) -> Result<Option<u32>, Fault> {
+    let flags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32) | SendFlags::NOSIGNAL;
+    match rustix::net::sendto(socket, bytes, flags, &to) {
+        Ok(sent) => Ok(Some(sent as u32)),
+        Err(rustix::io::Errno::INPROGRESS) => Ok(Some(0)),
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(fault::of(&errno.into())),
+    }
 }
 
 /// The ports that the kernel chooses from for a connection that has none (`net.ipv4.ip_local_port_range`, of IPv6 too).
@@ -275,11 +302,11 @@ mod tests {
         connected(socket)
     }
 
-    fn dialled(to: SocketAddr, dial: Dial) -> Result<(TcpStream, Connect), Fault> {
-        connect(to, dial, &EphemeralPorts::read())
+    fn dialled(to: SocketAddr, dial: Dial<'_>) -> Result<(TcpStream, Connect), Fault> {
+        connect(to, dial, &EphemeralPorts::read()).map(|(socket, progress, _)| (socket, progress))
     }
 
-    fn from_there(from: IpAddr) -> Dial {
+    fn from_there(from: IpAddr) -> Dial<'static> {
         Dial {
             from: Some(from),
             ..Dial::default()
@@ -345,14 +372,18 @@ mod tests {
     /// Whoever has something to say learns by saying it: nobody asks before.
     #[test]
     fn a_write_finds_out_whether_a_connect_succeeded() {
+        let first = First {
+            bytes: b"frame",
+            in_syn: false,
+        };
         let speaks = Dial {
-            speaks: true,
+            first,
             ..Dial::default()
         };
         let none = EphemeralPorts(1..=1);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let (mut socket, progress) = connect(to, speaks, &none).unwrap();
+        let (mut socket, progress, _) = connect(to, speaks, &none).unwrap();
         assert_eq!(progress, Connect::Established);
         socket.write_all(b"frame").unwrap();
         let (mut theirs, _) = listener.accept().unwrap();
@@ -364,12 +395,85 @@ mod tests {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         reserved.bind(&any.into()).unwrap();
         let nobody = reserved.local_addr().unwrap().as_socket().unwrap();
-        let (mut socket, progress) = connect(nobody, speaks, &none).unwrap();
+        let (mut socket, progress, _) = connect(nobody, speaks, &none).unwrap();
         assert_eq!(progress, Connect::Established, "not tested yet");
         assert_eq!(
             fault::of(&socket.write(b"frame").unwrap_err()),
             Fault::Refused
         );
+    }
+
+    /// Runs in a network namespace of its own, whose kernel has TCP Fast Open for all listeners. Whoever may not have one
+    /// skips, visibly.
+    fn with_fast_open(run: impl FnOnce() + Send + 'static) {
+        let run = move || {
+            if let Err(errno) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+                assert!(
+                    std::env::var_os("TLB_REQUIRE_PROGRAMS").is_none(),
+                    "no namespace: {errno}"
+                );
+                return println!("SKIPPED: no namespace may be made: {errno}");
+            }
+            // Of this thread, as is the namespace.
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status();
+            assert!(up.unwrap().success());
+            std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1027").unwrap();
+            run();
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
+
+    const EARLY: Dial<'_> = Dial {
+        from: None,
+        user_timeout: None,
+        first: First {
+            bytes: b"frame",
+            in_syn: true,
+        },
+    };
+
+    #[test]
+    fn the_first_bytes_go_with_the_syn_once_the_peer_has_given_a_cookie() {
+        with_fast_open(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let ports = EphemeralPorts::read();
+            let (socket, _, sent) = connect(to, EARLY, &ports).unwrap();
+            assert_eq!(sent, 0, "it has to be asked first");
+            assert_eq!(settle(&socket), Ok(Connect::Established));
+            let (theirs, _) = listener.accept().unwrap();
+            drop((socket, theirs));
+
+            let (socket, _, sent) = connect(to, EARLY, &ports).unwrap();
+            assert_eq!(sent, 5);
+            let (mut theirs, _) = listener.accept().unwrap();
+            let mut got = [0; 5];
+            theirs.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"frame");
+            assert_eq!(settle(&socket), Ok(Connect::Established));
+
+            // The cookie is of the host: somebody who is not there still refuses.
+            drop((socket, theirs, listener));
+            let refused = match connect(to, EARLY, &ports) {
+                Ok((socket, ..)) => settle(&socket).unwrap_err(),
+                Err(fault) => fault,
+            };
+            assert_eq!(refused, Fault::Refused);
+        });
+    }
+
+    #[test]
+    fn a_host_without_fast_open_connects_as_ever() {
+        with_fast_open(|| {
+            std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "0").unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let (socket, _, sent) = connect(to, EARLY, &EphemeralPorts::read()).unwrap();
+            assert_eq!(sent, 0);
+            assert_eq!(settle(&socket), Ok(Connect::Established));
+        });
     }
 
     #[test]

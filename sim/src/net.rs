@@ -34,7 +34,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, Io, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
 use tlb_engine::time::Timestamp;
 use turmoil::net::{TcpListener, TcpStream};
@@ -264,7 +264,7 @@ impl Io for Net {
         attempt: u8,
         to: SocketAddr,
         _from: Option<IpAddr>,
-        _speaks: bool,
+        _first: First<'_>,
     ) -> Result<Connect, Fault> {
         let state = State::Connecting(Box::pin(TcpStream::connect(to)));
         let id = SocketId::backend(session, attempt);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::schedule::Schedule;
-use super::{Accept, Connect, Io, Mode, Outcome, Readiness, Turn};
+use super::{Accept, Connect, First, Io, Mode, Outcome, Readiness, Turn};
 use crate::api::{Action, Close, Ends, Event, Fault, Input, Tell};
 use crate::config::Config;
 use crate::duplex::{Duplex, Op};
@@ -447,12 +447,16 @@ impl<I: Io> Driver<I> {
                 to,
                 from,
             } => {
-                let speaks = !self.engine.preface(session).is_empty();
+                let preface = self.engine.preface(session);
+                let first = First {
+                    bytes: &preface,
+                    in_syn: self.engine.hurries(session),
+                };
                 let link = link(&mut self.links, session)?;
                 link.attempt = Some(attempt);
                 link.stirred = false;
                 link.connecting = false;
-                match self.io.connect(session, attempt, to, from, speaks) {
+                match self.io.connect(session, attempt, to, from, first) {
                     Ok(Connect::InProgress) => link.connecting = true,
                     Ok(Connect::Established) => return Some(Input::Connected { session, attempt }),
                     Err(fault) => {

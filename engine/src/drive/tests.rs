@@ -8,7 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN};
 use super::schedule::BULK_PER_TURN;
-use super::{Accept, Connect, Driver, Io, Mode, Outcome, Readiness, Via};
+use super::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
 use crate::Engine;
 use crate::api::{Close, Fault};
 use crate::balance::Policy;
@@ -59,7 +59,7 @@ impl Io for Endless {
         _: u8,
         _: SocketAddr,
         _: Option<IpAddr>,
-        _: bool,
+        _: First<'_>,
     ) -> Result<Connect, Fault> {
         Ok(Connect::Established)
     }

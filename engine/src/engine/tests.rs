@@ -1322,6 +1322,29 @@ fn a_pool_has_its_own_way_to_fail_over() {
 }
 
 #[test]
+fn a_preface_hurries_where_both_the_pool_and_the_listener_let_it() {
+    for (fast_open, replay) in [(false, false), (false, true), (true, false), (true, true)] {
+        let failover = Failover {
+            fast_open,
+            ..Failover::default()
+        };
+        let backends = vec![Arc::new(backend("a", 1))];
+        let pool = Pool::new("pool", Policy::HashRing { points: 64 }, failover, backends);
+        let mut rig = Rig::new(
+            Listener {
+                replay,
+                ..listener()
+            },
+            pool,
+        );
+        let session = rig.accept();
+        assert!(!rig.engine.hurries(session), "there is no preface yet");
+        rig.received(session, FRAME);
+        assert_eq!(rig.engine.hurries(session), fast_open && replay);
+    }
+}
+
+#[test]
 fn a_backend_that_goes_down_keeps_the_sessions_that_have_nowhere_else_to_go() {
     // Each of the others is out of reach in its own way.
     type Spoil = fn(&mut Backend);

@@ -32,6 +32,8 @@ pub(super) struct Draft {
     pub(super) span: Span,
     /// Whether a listener names it.
     pub(super) used: bool,
+    /// Where its `fast-open` is.
+    pub(super) fast_open: Span,
 }
 
 /// Reads the list of pools. A pool that is wrong is there all the same, so that listeners may name
@@ -68,6 +70,7 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
     let bounded_load = table.get("bounded-load", None, report, |node, report| {
         read_bounded_load(node, policy, report)
     });
+    let fast_open = table.span_of("fast-open");
     let failover = failover(&mut table, report);
     let health = table.take("health");
     let health = health.and_then(|node| health::read(node, report));
@@ -103,6 +106,7 @@ fn pool(node: &Node, report: &mut Report<'_>) -> Option<Draft> {
             backends,
         },
         used: false,
+        fast_open,
     })
 }
 
@@ -150,6 +154,7 @@ fn failover(table: &mut Table<'_>, report: &mut Report<'_>) -> Failover {
         }),
         max_ejected: table.get("max-ejected", Failover::MAX_EJECTED, report, health::share),
         early_resets: table.get("early-resets", false, report, reader::boolean),
+        fast_open: table.get("fast-open", false, report, reader::boolean),
         panic: table.get(
             "panic-threshold",
             Failover::PANIC,

@@ -66,6 +66,7 @@ pub(super) static POOL: Kind = Kind {
         "ejection",
         "max-ejected",
         "early-resets",
+        "fast-open",
         "panic-threshold",
         "health",
         "on-down",

@@ -15,7 +15,7 @@ use super::report::Report;
 use super::table::{TOP, Table};
 use super::tree::{Entry, Value};
 use super::values::ShowSize;
-use super::{LARGEST, Settings};
+use super::{LARGEST, ListenerSettings, Settings};
 use crate::registry::UnpackRegistry;
 
 /// Reads all of it. `None` only with an error noted; a `Some` is of no use if one was.
@@ -81,6 +81,7 @@ pub(super) fn read(
     let session_log = session_log.and_then(|node| admin::session_log(node, report));
     table.finish(report);
     unused(&framings, &pools, report);
+    hurries(&pools, &listeners, report);
     let largest = listeners
         .iter()
         .map(|one| one.engine.preread_limit)
@@ -166,6 +167,24 @@ fn limits(table: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
             report,
             |node, report| reader::duration(node, Duration::ZERO..=seconds(86_400), report),
         ),
+    }
+}
+
+/// A pool whose backends may get a preface twice, while none of its listeners may have that happen.
+fn hurries(pools: &[pools::Draft], listeners: &[ListenerSettings], report: &mut Report<'_>) {
+    if report.failed() {
+        return;
+    }
+    let wanted = |pool: &&pools::Draft| pool.settings.failover.fast_open;
+    for (index, pool) in pools.iter().enumerate().filter(|(_, pool)| wanted(pool)) {
+        let mut of_pool = listeners
+            .iter()
+            .filter(|it| it.engine.pool.index() == index);
+        if !of_pool.any(|listener| listener.engine.replay) {
+            report
+                .warning(&pool.fast_open, "no listener of this pool lets it")
+                .help("set replay-first-frame = true in a listener whose first frame may arrive twice, or remove `fast-open`");
+        }
     }
 }
 

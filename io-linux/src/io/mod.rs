@@ -9,7 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use nix::errno::Errno;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, Io, Outcome, Via};
+use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
 use tlb_engine::time::Timestamp;
 
@@ -240,7 +240,7 @@ impl LinuxIo {
         match std::mem::take(&mut self.sessions[slot].stores[dir as usize]) {
             Store::Scratch { .. } => self.scratch.owner = None,
             Store::Pipe(pipe) => self.pipes.give(pipe),
-            Store::Empty | Store::Own(_) => {}
+            Store::Empty | Store::Early { .. } | Store::Own(_) => {}
         }
     }
 
@@ -329,16 +329,16 @@ impl Io for LinuxIo {
         attempt: u8,
         to: SocketAddr,
         from: Option<IpAddr>,
-        speaks: bool,
+        first: First<'_>,
     ) -> Result<Connect, Fault> {
         let entry = self.sessions.get(session).ok_or(GONE)?;
         let keepalive = self.listeners[entry.listener().index()].keepalive;
         let dial = Dial {
             from,
             user_timeout: keepalive.user_timeout,
-            speaks,
+            first,
         };
-        let (backend, progress) = socket::connect(to, dial, &self.ports)?;
+        let (backend, progress, sent) = socket::connect(to, dial, &self.ports)?;
         if keepalive.idle.is_some() {
             self.late.add(session);
         }
@@ -350,6 +350,9 @@ impl Io for LinuxIo {
             "an attempt is abandoned before the next one"
         );
         entry.connect(backend);
+        if sent > 0 {
+            entry.stores[Dir::Forward as usize] = Store::Early { sent, rest: None };
+        }
         Ok(progress)
     }
 
@@ -364,6 +367,12 @@ impl Io for LinuxIo {
         }
         if let Some(entry) = self.sessions.get_mut(session) {
             let store = &mut entry.stores[Dir::Forward as usize];
+            if let Store::Early { sent, rest } = store {
+                let sent = (*sent as usize).min(preface.len());
+                let more = preface.slice(sent..);
+                *rest = (!more.is_empty()).then(|| Box::new(more));
+                return;
+            }
             debug_assert!(matches!(store, Store::Empty), "the preface comes first");
             *store = Store::Own(Box::new(preface));
         }
@@ -401,6 +410,14 @@ impl Io for LinuxIo {
                 let outcome = copy::send(destination, self.scratch.bytes(*start, *end));
                 *start += moved(outcome) as u32;
                 (outcome, start == end)
+            }
+            Store::Early { sent, rest } => {
+                let outcome = Outcome::Moved {
+                    bytes: *sent as usize,
+                    short: false,
+                };
+                store = rest.take().map_or(Store::Empty, Store::Own);
+                (outcome, false)
             }
             Store::Own(bytes) => {
                 let outcome = copy::send(destination, bytes);

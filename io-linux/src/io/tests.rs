@@ -93,7 +93,9 @@ impl World {
     fn session(&mut self, session: SessionId) -> Ends {
         let client = self.enter(session);
         let to = self.backends.local_addr().unwrap();
-        self.io.connect(session, 1, to, None, false).unwrap();
+        self.io
+            .connect(session, 1, to, None, First::default())
+            .unwrap();
         self.until(|io| (io.connected(session).unwrap() == Connect::Established).then_some(()));
         let (backend, _) = self.backends.accept().unwrap();
         for end in [&client, &backend] {
@@ -439,7 +441,7 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
         .unwrap();
     let nobody = reserved.local_addr().unwrap().as_socket().unwrap();
 
-    let started = world.io.connect(FIRST, 1, nobody, None, false);
+    let started = world.io.connect(FIRST, 1, nobody, None, First::default());
     let fault = match started {
         Err(fault) => fault,
         Ok(_) => world.until(|io| io.connected(FIRST).err()),
@@ -448,7 +450,10 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
     world.io.close(FIRST, Side::Backend, Close::Fin);
 
     let to = world.backends.local_addr().unwrap();
-    world.io.connect(FIRST, 2, to, None, false).unwrap();
+    world
+        .io
+        .connect(FIRST, 2, to, None, First::default())
+        .unwrap();
     world.until(|io| (io.connected(FIRST).unwrap() == Connect::Established).then_some(()));
 }
 
@@ -496,6 +501,34 @@ fn a_backend_has_no_delay_from_the_second_write_on() {
         world.until(|io| moved_all(io.drain(FIRST, Dir::Forward)));
         ends.backend.read_exact(&mut [0; 4]).unwrap();
         assert_eq!(nodelay(&world), has_it);
+    }
+}
+
+/// What has gone with the SYN is not written again, and what has not follows it.
+#[test]
+fn what_was_sent_early_is_answered_for_once() {
+    for rest in [&b""[..], b" and more"] {
+        let mut world = World::new(0);
+        let mut ends = world.session(FIRST);
+        world.io.sessions[0].stores[Dir::Forward as usize] = Store::Early {
+            sent: 5,
+            rest: None,
+        };
+        let preface = [b"early", rest].concat();
+        world.io.load(FIRST, Bytes::from(preface));
+        let all = |bytes| Outcome::Moved {
+            bytes,
+            short: false,
+        };
+        assert_eq!(world.io.drain(FIRST, Dir::Forward), all(5));
+        if !rest.is_empty() {
+            assert_eq!(world.io.drain(FIRST, Dir::Forward), all(rest.len()));
+            let mut got = vec![0; rest.len()];
+            ends.backend.read_exact(&mut got).unwrap();
+            assert_eq!(got, rest);
+        }
+        world.close(FIRST);
+        assert!(world.io.is_idle());
     }
 }
 
@@ -568,7 +601,7 @@ fn running_out_of_descriptors_is_this_hosts_fault() {
     }
 
     assert_eq!(
-        world.io.connect(FIRST, 2, to, None, false),
+        world.io.connect(FIRST, 2, to, None, First::default()),
         Err(Fault::LocalDescriptors)
     );
     let accepted = world.until(|io| match io.accept(ListenerId(0)) {
@@ -586,6 +619,11 @@ fn running_out_of_descriptors_is_this_hosts_fault() {
 
     hoard.clear();
     world.accept();
-    assert!(world.io.connect(FIRST, 3, to, None, false).is_ok());
+    assert!(
+        world
+            .io
+            .connect(FIRST, 3, to, None, First::default())
+            .is_ok()
+    );
     drop(ends);
 }

@@ -25,6 +25,13 @@ pub(crate) enum Store {
         /// Place behind the last one.
         end: u32,
     },
+    /// So many have gone with the SYN, which nobody knows yet.
+    Early {
+        /// How many.
+        sent: u32,
+        /// What is to follow, once it was handed over.
+        rest: Option<Box<Bytes>>,
+    },
     /// They have a buffer of their own: the preface, or what a slow destination left over. Never
     /// empty.
     Own(Box<Bytes>),
@@ -38,6 +45,7 @@ impl fmt::Debug for Store {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Scratch { start, end } => write!(f, "Scratch({})", end - start),
+            Self::Early { sent, .. } => write!(f, "Early({sent})"),
             Self::Own(bytes) => write!(f, "Own({})", bytes.len()),
             Self::Pipe(pipe) => write!(f, "Pipe({})", pipe.held()),
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, Io, Outcome, Via};
+use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
 
 use super::kernel::{Kernel, Sock};
@@ -393,9 +393,9 @@ impl Io for ModelIo {
         attempt: u8,
         to: SocketAddr,
         _from: Option<IpAddr>,
-        speaks: bool,
+        first: First<'_>,
     ) -> Result<Connect, Fault> {
-        let result = self.open_backend(to, speaks);
+        let result = self.open_backend(to, !first.bytes.is_empty());
         let progress = result.map(|(_, progress)| progress);
         self.note(Call::Connect(session, attempt, to, progress));
         let (sock, progress) = result?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, Io, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
 use tlb_engine::rng::Rng;
 use tlb_engine::time::Duration;
@@ -481,7 +481,7 @@ fn setup(tuning: Tuning) -> Setup {
     };
     assert_eq!(peer, client_address());
     io.adopt(session(), conn).unwrap();
-    io.connect(session(), 0, backend_address(), None, false)
+    io.connect(session(), 0, backend_address(), None, First::default())
         .unwrap();
     settle(&mut kernel.borrow_mut());
     let backend = kernel.borrow_mut().backend_accept(BACKEND, 1).unwrap();
@@ -582,7 +582,10 @@ fn this_host_runs_out_of_what_it_needs() {
     let mut it = setup(PLAIN);
     let id = session();
     it.io.close(id, Side::Backend, Close::Fin);
-    let connect = |it: &mut Setup| it.io.connect(id, 1, backend_address(), None, false);
+    let connect = |it: &mut Setup| {
+        it.io
+            .connect(id, 1, backend_address(), None, First::default())
+    };
     it.io.scarcity.ports = true;
     assert_eq!(connect(&mut it), Err(Fault::LocalPorts));
     it.io.scarcity = Scarcity {

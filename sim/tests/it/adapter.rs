@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, Io, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
 use tlb_engine::rng::Rng;
 use tlb_sim::net::{Chunker, Chunking, Net, Resets};
@@ -75,7 +75,7 @@ async fn adopt(net: &mut Net) {
 fn connect(net: &mut Net) {
     let to = SocketAddr::new(turmoil::lookup("peer"), BACK);
     assert_eq!(
-        net.connect(SESSION, 0, to, None, true),
+        net.connect(SESSION, 0, to, None, First::default()),
         Ok(Connect::InProgress)
     );
 }
@@ -219,7 +219,7 @@ fn a_refused_connect_brings_an_event_and_its_fault() {
             adopt(&mut net).await;
             let nobody = SocketAddr::new(turmoil::lookup("peer"), 9);
             assert_eq!(
-                net.connect(SESSION, 3, nobody, None, true),
+                net.connect(SESSION, 3, nobody, None, First::default()),
                 Ok(Connect::InProgress)
             );
             assert_eq!(net.connected(SESSION), Ok(Connect::InProgress));

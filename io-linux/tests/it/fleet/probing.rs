@@ -145,12 +145,13 @@ fn rise_and_fall_are_exact() {
     let answer = |well: bool| {
         let (_, mut stream) = farm.accept();
         stream.read_exact(&mut [0]).expect("the question");
+        // This one comes after those before it were judged, and is not judged itself before it has its answer.
+        let said = changes(&tlb).len();
         stream
             .write_all(if well { b"ok" } else { b"no" })
             .expect("a probe");
-        // It is over when the probe closes, so that the next one comes after it was judged.
         let _ = stream.read(&mut [0]);
-        changes(&tlb).len()
+        said
     };
     for (well, before) in [
         (true, 0),
