@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use crate::ids::SessionId;
 
 /// So many bytes in one turn make a bulk flow of a session.
-pub(super) const BULK: usize = 64 * 1024;
+const BULK: usize = 64 * 1024;
 /// How many bytes moved for bulk flows are enough in a turn: however many flows there are, small messages wait for no
 /// more than these. What a flow moves at once comes on top.
 pub(super) const BULK_PER_TURN: usize = 1024 * 1024;
