@@ -123,8 +123,8 @@ impl Io for Nothing {
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}
 }
 
-fn roster(epoch: u64, backends: u32) -> Arc<Roster> {
-    let backends = (0..backends).map(|number| {
+fn backends(count: u32) -> Vec<Arc<Backend>> {
+    let backend = |number| {
         Arc::new(Backend {
             id: format!("b{number}").into(),
             incarnation: Incarnation(number),
@@ -132,20 +132,24 @@ fn roster(epoch: u64, backends: u32) -> Arc<Roster> {
             weight: 1,
             ..Backend::default()
         })
-    });
+    };
+    (0..count).map(backend).collect()
+}
+
+fn roster(backends: Vec<Arc<Backend>>) -> Arc<Roster> {
     let policy = Policy::HashRing { points: 128 };
-    let pool = Pool::new("pool", policy, Failover::default(), backends.collect());
+    let pool = Pool::new("pool", policy, Failover::default(), backends);
     Arc::new(Roster {
-        epoch,
+        epoch: 1,
         pools: vec![Arc::new(pool)],
     })
 }
 
 /// A driver with so many sessions that relay.
-fn driver(sessions: usize, backends: u32) -> (Driver<Nothing>, Vec<SessionId>) {
+fn driver(sessions: usize, count: u32) -> (Driver<Nothing>, Vec<SessionId>) {
     let listener = Listener::new("any", None, PoolId(0));
     let config = Arc::new(Config::new(vec![listener], Limits::default()));
-    let engine = Engine::new(config, roster(1, backends), 7, Timestamp::ZERO);
+    let engine = Engine::new(config, roster(backends(count)), 7, Timestamp::ZERO);
     let io = Nothing { waiting: sessions };
     let mut driver = Driver::new(engine, io, Mode::Copy);
     while driver.engine().live() < sessions {
@@ -182,19 +186,31 @@ fn messages(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a worker does when it is given another roster, beside 1,000 sessions.
+/// What a worker does when it is given another roster, beside 1,000 sessions: one in which a backend is down, and one
+/// in which it is gone; in between, it is back. Whoever lets go of a roster last frees it, which is not the worker.
 fn publishes(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish");
-    for backends in BACKENDS {
-        let (mut driver, _) = driver(1000, backends);
-        let rosters = [roster(1, backends), roster(1, backends)];
-        let mut turn = 0;
-        group.bench_function(BenchmarkId::from_parameter(backends), |b| {
-            b.iter(|| {
-                turn ^= 1;
-                driver.publish(Timestamp::from_millis(1), Arc::clone(&rosters[turn]));
+    for count in BACKENDS {
+        let all = backends(count);
+        let down = Backend {
+            down: true,
+            ..Backend::clone(&all[0])
+        };
+        let changes = [
+            ("down", [&[Arc::new(down)], &all[1..]].concat()),
+            ("gone", all[1..].to_vec()),
+        ];
+        for (what, changed) in changes {
+            let (mut driver, _) = driver(1000, count);
+            let rosters = [roster(changed), roster(all.clone())];
+            let mut turn = 0;
+            group.bench_function(BenchmarkId::new(what, count), |b| {
+                b.iter(|| {
+                    turn ^= 1;
+                    driver.publish(Timestamp::from_millis(1), Arc::clone(&rosters[turn]));
+                });
             });
-        });
+        }
     }
     group.finish();
 }

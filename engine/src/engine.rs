@@ -5,27 +5,26 @@ mod choose;
 mod end;
 mod invariants;
 mod listeners;
+mod pools;
 mod tally;
 mod told;
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use slab::Slab;
 
-use self::choose::Standing;
 use self::listeners::ListenerState;
+use self::pools::PoolState;
 use self::tally::Tallies;
 use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report};
-use crate::balance::{self, Balancer};
+use crate::balance;
 use crate::config::Config;
-use crate::failover::Budget;
-use crate::health::Passive;
-use crate::ids::{Dir, Incarnation, SessionId, Side};
+use crate::ids::{Dir, Incarnation, PoolId, SessionId, Side};
 use crate::preread::Verdict;
 use crate::rng::Rng;
-use crate::roster::Roster;
+use crate::roster::{Backend, Roster};
 use crate::session::{KEY_LOGGED, Phase, Route, Session};
 use crate::time::{Duration, Timestamp};
 use crate::timer::{Queue, Timer};
@@ -48,6 +47,8 @@ pub struct Engine {
     pools: Vec<PoolState>,
     listeners: Vec<ListenerState>,
     sessions: Slab<Session>,
+    /// Sessions that were routed and whose backend is not established: those that another roster may concern.
+    unproven: BTreeSet<usize>,
     timers: Queue,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
@@ -59,21 +60,8 @@ pub struct Engine {
     /// When the last session is told to go, once tlb stops.
     stop_by: Option<Timestamp>,
     /// Backends whose sessions were told to go because it is down, and some may not have had their turn.
-    told: BTreeSet<Incarnation>,
+    told: BTreeMap<Incarnation, (PoolId, Arc<Backend>)>,
     tallies: Tallies,
-}
-
-/// What an engine knows about a pool beyond the roster.
-#[derive(Debug)]
-struct PoolState {
-    balancer: Balancer,
-    budget: Budget,
-    /// By slot.
-    health: Vec<Passive>,
-    /// Sessions that began, to take local addresses in turn.
-    turn: usize,
-    /// What follows from roster and health together.
-    standing: Standing,
 }
 
 impl Engine {
@@ -92,6 +80,7 @@ impl Engine {
             roster: Arc::default(),
             pools: Vec::new(),
             sessions: Slab::new(),
+            unproven: BTreeSet::new(),
             timers: Queue::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -99,7 +88,7 @@ impl Engine {
             generation: 0,
             preread_memory: 0,
             stop_by: None,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             tallies: Tallies::default(),
         };
         engine.adopt_roster(now, roster);

@@ -45,6 +45,31 @@ pub struct Pool {
     pub sources: Vec<IpAddr>,
     backends: Vec<Arc<Backend>>,
     table: Arc<Table>,
+    census: Census,
+}
+
+/// Counts over the backends of a pool, made with it: whoever takes a roster over need not look at each of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Census {
+    /// Backends that would be used if all were well.
+    pub(crate) eligible: usize,
+    /// Of these, those that the active health check says are up.
+    pub(crate) up: usize,
+    /// Some backend has come up lately.
+    pub(crate) ramps: bool,
+}
+
+impl Census {
+    fn of(backends: &[Arc<Backend>]) -> Self {
+        let mut census = Self::default();
+        for backend in backends {
+            let eligible = backend.is_eligible();
+            census.eligible += usize::from(eligible);
+            census.up += usize::from(eligible && !backend.down);
+            census.ramps |= backend.ramp.is_some();
+        }
+        census
+    }
 }
 
 impl Pool {
@@ -68,6 +93,7 @@ impl Pool {
             bounded_load: None,
             failover,
             sources: Vec::new(),
+            census: Census::of(&backends),
             backends,
             table,
         }
@@ -98,6 +124,7 @@ impl Pool {
             bounded_load: self.bounded_load,
             failover: self.failover.clone(),
             sources: self.sources.clone(),
+            census: Census::of(&backends),
             backends,
             table,
         }
@@ -111,6 +138,17 @@ impl Pool {
     /// What the policy looks keys up in.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// What there is to know of the backends together.
+    pub(crate) fn census(&self) -> Census {
+        self.census
+    }
+
+    /// A backend of an earlier roster as it is in this one, unless that life of it is over.
+    pub(crate) fn current(&self, backend: &Backend) -> Option<&Arc<Backend>> {
+        let slot = self.by_id(backend.id.as_bytes())?;
+        Some(&self.backends[slot]).filter(|it| it.incarnation == backend.incarnation)
     }
 
     /// The slot of the backend with that id.
@@ -158,6 +196,13 @@ pub struct Backend {
     pub admission: Option<Bucket>,
     /// Sessions it has now, from all engines of the process.
     pub load: Load,
+}
+
+impl Backend {
+    /// Whether it would get sessions if all were well.
+    pub(crate) fn is_eligible(&self) -> bool {
+        !self.draining && self.address.is_some()
+    }
 }
 
 /// The slow start of a backend that has come up.

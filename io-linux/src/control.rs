@@ -7,10 +7,12 @@ mod answers;
 pub(crate) mod command;
 mod metrics;
 mod probe;
+mod published;
 mod reload;
 mod thread;
 pub mod view;
 
 pub(crate) use answers::fits;
+pub(crate) use published::Published;
 pub(crate) use reload::{Source, options};
 pub(crate) use thread::{ControlThread, Ears, Names, Note, Slot};

@@ -1,14 +1,14 @@
 //! Facts as lines of the log.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use tlb_engine::api::{CloseReason, Closed, Event};
 use tlb_engine::config::Config;
-use tlb_engine::roster::Roster;
 use tracing::field::display;
 use tracing::{Level, debug, enabled, event, info, warn};
 
-use crate::names::Names;
+use crate::names::{FleetNames, Names};
 
 /// Where a worker writes down what happens.
 #[derive(Debug)]
@@ -18,15 +18,15 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// One for the sessions of `config`.
-    pub(crate) fn new(config: &Config, roster: &Roster) -> Self {
+    pub(crate) fn new(config: &Config, fleet: Arc<FleetNames>) -> Self {
         Self {
-            names: Names::new(config, roster),
+            names: Names::new(config, fleet),
         }
     }
 
     /// Learns the names of a new roster.
-    pub(crate) fn learn(&mut self, roster: &Roster) {
-        self.names.learn_roster(roster);
+    pub(crate) fn learn(&mut self, fleet: Arc<FleetNames>) {
+        self.names.learn_fleet(fleet);
     }
 
     /// Learns the names of a new configuration.

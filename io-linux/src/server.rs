@@ -14,7 +14,6 @@ use signal_hook::iterator::Signals;
 use tlb_engine::Engine;
 use tlb_engine::drive::Driver;
 use tlb_engine::fleet::{Fleet, FleetInput};
-use tlb_engine::roster::Roster;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -24,7 +23,7 @@ use crate::config_file::{ListenerSettings, Settings};
 use crate::control::admin::AdminListener;
 use crate::control::command::{Command, Handle};
 use crate::control::view::ReloadView;
-use crate::control::{ControlThread, Ears, Names, Note, Slot, Source, options};
+use crate::control::{ControlThread, Ears, Names, Note, Published, Slot, Source, options};
 use crate::cpus::{self, Cpus};
 use crate::io::LinuxIo;
 use crate::journal::Journal;
@@ -199,6 +198,7 @@ impl Server {
         let clock = Clock::start();
         let (fleet, unresolved) = fleet(&settings, clock);
 
+        let published = Published::new(fleet.roster());
         let pipes = limits::pipes(descriptors, count);
         let (notes, heard) = unbounded_channel();
         let mut workers = Vec::with_capacity(count);
@@ -213,7 +213,7 @@ impl Server {
                 log: log.as_ref().map(|(log, _)| log.clone()),
                 reports: notes.clone(),
             };
-            let prepared = share.prepare(fleet.roster(), clock);
+            let prepared = share.prepare(&published, clock);
             let (worker, remote) = prepared.map_err(Error::Start)?;
             workers.push(worker);
             remotes.push(remote);
@@ -226,8 +226,14 @@ impl Server {
         }
 
         let (handle, commands) = Handle::new();
-        let mut control =
-            ControlThread::new(fleet, clock, settings, remotes.clone(), slots.clone());
+        let mut control = ControlThread::new(
+            fleet,
+            published,
+            clock,
+            settings,
+            remotes.clone(),
+            slots.clone(),
+        );
         control.source = self.source;
         control.cpus = cpus.clone();
         control.log = log;
@@ -328,13 +334,14 @@ struct Share<'s> {
 }
 
 impl Share<'_> {
-    fn prepare(self, roster: &Arc<Roster>, clock: Clock) -> io::Result<(Worker, Remote)> {
+    fn prepare(self, published: &Published, clock: Clock) -> io::Result<(Worker, Remote)> {
         let (poll, control, remote) = worker::open()?;
         let io = LinuxIo::new(poll.registry().try_clone()?, self.sockets, self.pipes)?;
         let places: Vec<_> = (0..self.settings.listeners.len()).map(Some).collect();
         let config = limits::share(self.settings, &places, self.number, self.count);
-        let journal = Journal::new(&config, roster);
-        let engine = Engine::new(Arc::new(config), Arc::clone(roster), seed(), clock.now());
+        let journal = Journal::new(&config, Arc::clone(published.names()));
+        let roster = Arc::clone(published.roster());
+        let engine = Engine::new(Arc::new(config), roster, seed(), clock.now());
         let worker = Worker {
             number: self.number as u32,
             poll,

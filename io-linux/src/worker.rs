@@ -26,6 +26,7 @@ use crate::control::{Note, fits};
 use crate::io::LinuxIo;
 use crate::io::token::Source;
 use crate::journal::{Journal, Key};
+use crate::names::FleetNames;
 use crate::session_log::SessionLog;
 use crate::socket::{Keepalive, ListenerOptions};
 use crate::spin::Spin;
@@ -36,8 +37,8 @@ const EVENTS: usize = 1024;
 /// What a worker is told from outside, in order.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// This is the roster from now on.
-    Publish(Arc<Roster>),
+    /// This is the roster from now on, and these are its names.
+    Publish(Arc<Roster>, Arc<FleetNames>),
     /// The sessions of a backend are to go.
     Tell(Tell),
     /// Another worker changed its mind about a backend.
@@ -227,8 +228,8 @@ impl Worker {
     fn obey(&mut self, now: Timestamp) -> Then {
         while let Ok(control) = self.control.try_recv() {
             match control {
-                Control::Publish(roster) => {
-                    self.journal.learn(&roster);
+                Control::Publish(roster, names) => {
+                    self.journal.learn(names);
                     self.driver.publish(now, roster);
                 }
                 Control::Tell(tell) => self.driver.tell(now, &tell),
@@ -264,11 +265,10 @@ impl Worker {
         self.driver.reconfigure(now, change.config);
     }
 
-    fn inspect(&self, now: Timestamp, what: &Inspect) -> Inspection {
-        let engine = self.driver.engine();
+    fn inspect(&mut self, now: Timestamp, what: &Inspect) -> Inspection {
         let [bytes_copied, bytes_spliced] = self.driver.io().moved;
         let mut inspection = Inspection {
-            stats: engine.stats(),
+            stats: self.driver.stats(),
             bytes_copied,
             bytes_spliced,
             ..Inspection::default()
@@ -276,7 +276,7 @@ impl Worker {
         let Inspect::Sessions(filter) = what else {
             return inspection;
         };
-        let names = self.journal.names();
+        let (engine, names) = (self.driver.engine(), self.journal.names());
         for session in engine.sessions() {
             let listener = names.listener(session.listener);
             let pool = names.pool(session.pool);

@@ -1,26 +1,25 @@
 //! Picking a backend, connecting to it, and what follows when that fails.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use super::choose::{Choice, Standing, Unfit};
-use super::{Engine, PoolState};
+use super::Engine;
+use super::choose::{Choice, Unfit};
 use crate::api::{Action, CloseReason, Ends, Event, Fault};
-use crate::balance::Balancer;
 use crate::config::Failover;
-use crate::failover::{Budget, backoff};
+use crate::failover::backoff;
 use crate::health::{Blame, Change, Passive};
 use crate::ids::{Incarnation, PoolId};
-use crate::roster::{Backend, Pool, Roster};
+use crate::roster::Backend;
 use crate::session::{Phase, Route, Session};
 use crate::time::Timestamp;
 
 impl Engine {
     /// The preread is over, or was not needed: the session goes where `route` says.
     pub(super) fn route(&mut self, now: Timestamp, index: usize, route: Route) {
+        self.unproven.insert(index);
         let session = &mut self.sessions[index];
         if let Some(early) = &mut session.early {
             early.route = route;
@@ -67,7 +66,7 @@ impl Engine {
             self.join(index, backend);
         }
         let trial = self
-            .passive(index)
+            .suspect(index)
             .is_some_and(|passive| passive.picked(now));
         self.sessions[index].trial = trial;
         self.events.push_back(Event::Picked {
@@ -105,7 +104,7 @@ impl Engine {
     fn await_turn(&mut self, index: usize, backend: Incarnation, at: Timestamp) {
         let session = &mut self.sessions[index];
         if session.phase != Phase::Waiting {
-            self.tallies.of(backend).admission_waits += 1;
+            self.tallies.of(backend, &self.roster).admission_waits += 1;
         }
         session.enter(Phase::Waiting);
         session.phase_by = at;
@@ -149,6 +148,7 @@ impl Engine {
             return;
         }
         session.established = true;
+        self.unproven.remove(&index);
         session.phase_by = Timestamp::NEVER;
         session.active = now;
         session.early = None;
@@ -157,8 +157,10 @@ impl Engine {
         let tally = session.tally;
         let early_resets = self.failover(index).early_resets && !self.sessions[index].trial;
         // Where a reset before the first byte counts as a failure, having taken the preface is no success.
-        let passive = self.passive(index).filter(|_| !early_resets);
-        let change = passive.and_then(Passive::succeeded);
+        let state = self.pools.get_mut(pool.index()).filter(|_| !early_resets);
+        let change = state
+            .zip(backend)
+            .and_then(|(state, backend)| state.suspects.clear(backend));
         if let Some(place) = tally {
             self.tallies.at(place).sessions += 1;
         }
@@ -210,14 +212,19 @@ impl Engine {
     ) -> Option<Change> {
         let mut rng = self.rng.split();
         let session = &self.sessions[index];
-        let (pool, tally) = (session.pool, session.tally);
-        let state = self.pools.get(pool.index())?;
+        let (pool, tally, trial) = (session.pool, session.tally, session.trial);
+        let backend = self.roster.pool(pool)?.current(session.backend.as_ref()?)?;
+        let state = self.pools.get_mut(pool.index())?;
         let rules = Blame {
             fall: failover.fall,
             ejection: failover.ejection,
             may_eject: state.standing.may_eject(failover),
         };
-        let passive = self.judged(index)?;
+        let passive = state.suspects.suspect(backend);
+        // While a backend is down, only its trial says anything about it.
+        if passive.is_down() && !trial {
+            return None;
+        }
         let change = passive.failed(now, rules, &mut rng);
         if let (Some(Change::Down), Some(place)) = (change, tally) {
             self.tallies.at(place).ejections += 1;
@@ -335,53 +342,43 @@ impl Engine {
 
     /// Sessions whose attempt has nothing to show for it yet and whose backend fits.
     pub(super) fn connecting(&self, fits: impl Fn(&Backend) -> bool) -> Vec<usize> {
-        let unproven = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| !session.established && session.forward == 0);
-        unproven
-            .filter(|(_, session)| session.backend.as_ref().is_some_and(|it| fits(it)))
-            .map(|(index, _)| index)
-            .collect()
+        self.unproven_where(|session| {
+            session.forward == 0 && session.backend.as_ref().is_some_and(|it| fits(it))
+        })
     }
 
     /// Sessions that wait for their turn at a backend that fits.
     pub(super) fn waiting_turn(&self, fits: impl Fn(Incarnation) -> bool) -> Vec<usize> {
         let turn = |session: &Session| session.early.as_ref()?.turn;
-        self.sessions
-            .iter()
-            .filter(|(_, session)| session.phase == Phase::Waiting)
-            .filter(|(_, session)| turn(session).is_some_and(|(backend, _)| fits(backend)))
-            .map(|(index, _)| index)
+        self.unproven_where(|session| {
+            let waits = session.phase == Phase::Waiting;
+            waits && turn(session).is_some_and(|(backend, _)| fits(backend))
+        })
+    }
+
+    /// Sessions that are so, of those without an established backend.
+    pub(super) fn unproven_where(&self, is_so: impl Fn(&Session) -> bool) -> Vec<usize> {
+        let unproven = self.unproven.iter().copied();
+        unproven
+            .filter(|&index| is_so(&self.sessions[index]))
             .collect()
     }
 
-    /// The passive health of the session's backend, if the roster still has it.
-    fn passive(&mut self, index: usize) -> Option<&mut Passive> {
+    /// What is held against the session's backend, if anything is.
+    fn suspect(&mut self, index: usize) -> Option<&mut Passive> {
         let session = &self.sessions[index];
-        let backend = session.backend.as_ref()?;
-        let pool = self.roster.pool(session.pool)?;
-        let slot = pool.by_id(backend.id.as_bytes())?;
-        if pool.backends()[slot].incarnation != backend.incarnation {
-            return None;
-        }
-        self.pools
-            .get_mut(session.pool.index())?
-            .health
-            .get_mut(slot)
-    }
-
-    /// The passive health of the session's backend, if the outcome of this attempt says anything about it: of a
-    /// backend that is down, only its trial does.
-    fn judged(&mut self, index: usize) -> Option<&mut Passive> {
-        let trial = self.sessions[index].trial;
-        self.passive(index)
-            .filter(|passive| trial || !passive.is_down())
+        let backend = session.backend.as_ref()?.incarnation;
+        let state = self.pools.get_mut(session.pool.index())?;
+        state.suspects.get(backend)
     }
 
     /// The current attempt ends without a verdict about its backend.
     pub(super) fn cancel(&mut self, now: Timestamp, index: usize) {
-        if let Some(passive) = self.judged(index) {
+        let trial = self.sessions[index].trial;
+        // While a backend is down, only its trial says anything about it.
+        if let Some(passive) = self.suspect(index)
+            && (trial || !passive.is_down())
+        {
             passive.cancelled(now);
         }
     }
@@ -389,75 +386,5 @@ impl Engine {
     pub(super) fn failover(&self, index: usize) -> Failover {
         let pool = self.roster.pool(self.sessions[index].pool);
         pool.map(|pool| pool.failover.clone()).unwrap_or_default()
-    }
-
-    /// Takes a roster over; what was learnt about pools and backends that stay is kept.
-    pub(super) fn adopt_roster(&mut self, now: Timestamp, roster: Arc<Roster>) {
-        if self.pools.len() == roster.pools.len() && has_same_members(&self.roster, &roster) {
-            return self.adopt_changes(roster);
-        }
-        let mut pools: BTreeMap<&str, PoolState> = BTreeMap::new();
-        let mut health: BTreeMap<Incarnation, Passive> = BTreeMap::new();
-        for (pool, mut state) in self
-            .roster
-            .pools
-            .iter()
-            .zip(core::mem::take(&mut self.pools))
-        {
-            let known = core::mem::take(&mut state.health);
-            health.extend(pool.backends().iter().map(|it| it.incarnation).zip(known));
-            pools.insert(&pool.name, state);
-        }
-        for pool in &roster.pools {
-            let mut state = pools
-                .remove(&*pool.name)
-                .unwrap_or_else(|| PoolState::new(now));
-            let known = pool
-                .backends()
-                .iter()
-                .map(|it| health.remove(&it.incarnation));
-            state.health = known
-                .map(|passive| passive.unwrap_or_else(Passive::new))
-                .collect();
-            self.pools.push(state);
-        }
-        self.roster = roster;
-        for index in 0..self.pools.len() {
-            self.judge_pool(PoolId(index as u32));
-        }
-        let roster = Arc::clone(&self.roster);
-        self.tallies.forget(&roster);
-    }
-
-    /// A backend is up, down or drained, and nobody came or went: what is known stays where it is.
-    fn adopt_changes(&mut self, roster: Arc<Roster>) {
-        let before = core::mem::replace(&mut self.roster, roster);
-        for (index, old) in before.pools.iter().enumerate() {
-            if !Arc::ptr_eq(old, &self.roster.pools[index]) {
-                self.judge_pool(PoolId(index as u32));
-            }
-        }
-    }
-}
-
-/// Whether two rosters have the same backends in the same places. A pool that is the same costs nothing.
-fn has_same_members(old: &Roster, new: &Roster) -> bool {
-    let is_same = |(old, new): (&Arc<Pool>, &Arc<Pool>)| {
-        let [old_members, new_members] =
-            [old, new].map(|pool| pool.backends().iter().map(|it| it.incarnation));
-        Arc::ptr_eq(old, new) || old.name == new.name && old_members.eq(new_members)
-    };
-    old.pools.iter().zip(&new.pools).all(is_same)
-}
-
-impl PoolState {
-    fn new(now: Timestamp) -> Self {
-        Self {
-            balancer: Balancer::default(),
-            budget: Budget::new(now),
-            health: Vec::new(),
-            turn: 0,
-            standing: Standing::default(),
-        }
     }
 }

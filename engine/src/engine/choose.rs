@@ -7,7 +7,6 @@ use core::net::SocketAddr;
 use super::{Engine, PoolState};
 use crate::api::CloseReason;
 use crate::balance::Query;
-use crate::config::Failover;
 use crate::ids::{Incarnation, PoolId};
 use crate::roster::{Backend, Pool, Ramp};
 use crate::session::{Phase, Route};
@@ -26,52 +25,12 @@ pub(super) enum Choice {
     End(CloseReason),
 }
 
-/// What follows from a pool's roster and its passive health together. Made anew when one of them changes, so that a
-/// pick does not have to look at every backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Too few backends are well, so that health is not believed.
-    panic: bool,
-    /// Some backend has come up lately.
-    ramps: bool,
-    /// Backends that would be used if all were well.
-    eligible: usize,
-    /// Of these, those that passive health has ejected.
-    ejected: usize,
-}
-
-impl Standing {
-    pub(super) fn of(pool: &Pool, state: &PoolState) -> Self {
-        let mut standing = Self::default();
-        let mut well = 0;
-        for (backend, health) in pool.backends().iter().zip(&state.health) {
-            standing.ramps |= backend.ramp.is_some();
-            if backend.draining || backend.address.is_none() {
-                continue;
-            }
-            standing.eligible += 1;
-            standing.ejected += usize::from(health.is_down());
-            well += usize::from(!health.is_down() && !backend.down);
-        }
-        standing.panic = 100 * well < pool.failover.panic as usize * standing.eligible
-            && !cfg!(tlb_planted = "panic-ignored");
-        standing
-    }
-
-    /// Whether one more backend may be ejected; one always may.
-    pub(super) fn may_eject(&self, rules: &Failover) -> bool {
-        self.ejected == 0
-            || 100 * (self.ejected + 1) <= rules.max_ejected as usize * self.eligible
-            || cfg!(tlb_planted = "ejection-cap-ignored")
-    }
-}
-
 /// Whether sessions may be given to a slot of a pool now.
 fn may_take(pool: &Pool, state: &PoolState, slot: usize, now: Timestamp) -> bool {
     let backend = &pool.backends()[slot];
     let draining = backend.draining && !cfg!(tlb_planted = "drain-ignored");
     let down = backend.down && !cfg!(tlb_planted = "down-backend-picked");
-    let well = || !down && state.health[slot].eligible(now);
+    let well = || !down && state.suspects.eligible(backend.incarnation, now);
     backend.address.is_some() && !draining && (state.standing.panic || well())
 }
 
@@ -198,13 +157,6 @@ impl Engine {
         Choice::Turn(backend.incarnation, turn)
     }
 
-    /// Makes anew what follows from a pool's roster and health.
-    pub(super) fn judge_pool(&mut self, id: PoolId) {
-        if let (Some(pool), Some(state)) = (self.roster.pool(id), self.pools.get_mut(id.index())) {
-            state.standing = Standing::of(pool, state);
-        }
-    }
-
     /// Whether another backend than the session's own could take it.
     pub(super) fn has_other(&self, now: Timestamp, index: usize) -> bool {
         let session = &self.sessions[index];
@@ -228,9 +180,7 @@ impl Engine {
         else {
             return Some(Unfit::Gone);
         };
-        let slot = pool.by_id(backend.id.as_bytes());
-        let known = slot.map(|slot| &pool.backends()[slot]);
-        let Some(known) = known.filter(|it| it.incarnation == backend.incarnation) else {
+        let Some(known) = pool.current(backend) else {
             return Some(Unfit::Gone);
         };
         (known.down && !state.standing.panic).then_some(Unfit::Down)

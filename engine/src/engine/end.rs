@@ -21,6 +21,7 @@ impl Engine {
     /// Ends a session now.
     pub(super) fn close(&mut self, now: Timestamp, index: usize, reason: CloseReason, ends: Ends) {
         if !self.sessions[index].established {
+            self.unproven.remove(&index);
             self.cancel(now, index);
         }
         let session = self.sessions.remove(index);

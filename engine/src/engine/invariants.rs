@@ -58,6 +58,10 @@ impl Engine {
             self.timers.len() <= self.sessions.len(),
             "no deadline without a session"
         );
+        assert!(
+            self.unproven.iter().all(|&it| self.sessions.contains(it)),
+            "unproven sessions are live"
+        );
         self.check_tallies();
         assert_eq!(
             self.pools.len(),
@@ -65,17 +69,16 @@ impl Engine {
             "each pool has its state"
         );
         for (state, pool) in self.pools.iter().zip(&self.roster.pools) {
-            assert_eq!(
-                state.health.len(),
-                pool.backends().len(),
-                "each backend has its health"
+            assert!(
+                state.suspects.are_of(pool),
+                "nothing is held against a backend that is gone"
             );
         }
     }
 
     /// What is counted fits what is there.
     fn check_tallies(&self) {
-        let stats = self.stats();
+        let stats = self.counted();
         let live: u64 = stats.backends.values().map(|it| it.live).sum();
         let at_backends = self.sessions.iter();
         let at_backends = at_backends.filter(|(_, session)| session.tally.is_some());
@@ -101,6 +104,11 @@ impl Engine {
             session.early.is_some(),
             !session.established,
             "{id} keeps its preface until established"
+        );
+        assert_eq!(
+            self.unproven.contains(&index),
+            session.phase != Phase::Preread && !session.established,
+            "{id} is found as long as its backend is not established"
         );
         match session.phase {
             Phase::Preread => {

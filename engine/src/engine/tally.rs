@@ -1,7 +1,6 @@
 //! What is counted, and what one can see.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::sync::Arc;
 use slab::Slab;
 
 use super::Engine;
@@ -18,11 +17,21 @@ use crate::stats::{BackendStats, LastedStats, Stats};
 pub(super) struct Tallies {
     slots: Slab<(Incarnation, BackendStats)>,
     places: BTreeMap<Incarnation, u32>,
+    /// The roster is another one than when backends were last forgotten.
+    outdated: bool,
+    /// At so many places, backends that are gone are forgotten even if nobody asks.
+    bound: usize,
 }
 
 impl Tallies {
-    /// The place of a backend.
-    pub(super) fn place(&mut self, backend: Incarnation) -> u32 {
+    /// Fewer places than this are not worth a search for those of backends that are gone.
+    const FEW: usize = 64;
+
+    /// The place of a backend, which `roster` has.
+    fn place(&mut self, backend: Incarnation, roster: &Roster) -> u32 {
+        if self.outdated && self.slots.len() >= self.bound.max(Self::FEW) {
+            self.forget(roster);
+        }
         let slots = &mut self.slots;
         *self
             .places
@@ -34,9 +43,15 @@ impl Tallies {
         &mut self.slots[place as usize].1
     }
 
-    pub(super) fn of(&mut self, backend: Incarnation) -> &mut BackendStats {
-        let place = self.place(backend);
+    pub(super) fn of(&mut self, backend: Incarnation, roster: &Roster) -> &mut BackendStats {
+        let place = self.place(backend, roster);
         self.at(place)
+    }
+
+    /// There is another roster. Whom it no longer has is forgotten later: a worker that takes over a roster does not
+    /// look at each backend.
+    pub(super) fn outdated(&mut self) {
+        self.outdated = true;
     }
 
     /// A session's relay moved bytes.
@@ -49,7 +64,7 @@ impl Tallies {
     }
 
     /// Forgets backends that nobody can ask about any more: not in the roster, and without a session.
-    pub(super) fn forget(&mut self, roster: &Roster) {
+    fn forget(&mut self, roster: &Roster) {
         let backends = roster.pools.iter().flat_map(|pool| pool.backends());
         let known: BTreeSet<_> = backends.map(|it| it.incarnation).collect();
         let slots = &mut self.slots;
@@ -60,6 +75,14 @@ impl Tallies {
             }
             stays
         });
+        self.outdated = false;
+        self.bound = 2 * self.places.len();
+    }
+
+    /// Forgets one backend.
+    fn remove(&mut self, place: u32) {
+        let (backend, _) = self.slots.remove(place as usize);
+        self.places.remove(&backend);
     }
 }
 
@@ -90,7 +113,7 @@ impl LastedStats {
 impl Engine {
     /// A session was given to a backend.
     pub(super) fn join(&mut self, index: usize, backend: Incarnation) {
-        let place = self.tallies.place(backend);
+        let place = self.tallies.place(backend, &self.roster);
         let session = &mut self.sessions[index];
         session.tally = Some(place);
         let again = session.attempts > 1;
@@ -122,8 +145,7 @@ impl Engine {
         let backend = session.backend.as_ref();
         let gone = || backend.is_none_or(|it| self.is_unknown(session.pool, it));
         if last && gone() {
-            let roster = Arc::clone(&self.roster);
-            self.tallies.forget(&roster);
+            self.tallies.remove(place);
         }
     }
 
@@ -132,7 +154,15 @@ impl Engine {
     }
 
     /// What was counted.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&mut self) -> Stats {
+        if self.tallies.outdated {
+            self.tallies.forget(&self.roster);
+        }
+        self.counted()
+    }
+
+    /// What was counted, of backends that are gone too.
+    pub(super) fn counted(&self) -> Stats {
         let listeners = self.listeners.iter().map(|state| {
             let mut stats = state.stats.clone();
             stats.live = state.live as u64;

@@ -1,10 +1,12 @@
 //! The engine as a driver sees it: inputs in, actions and events out.
 
+use super::pools::Suspects;
 use super::*;
 use crate::api::{Close, Closed, Shed, Standing};
 use crate::balance::Policy;
 use crate::config::{Failover, Limits, Listener};
-use crate::health::Blame;
+use crate::failover::Budget;
+use crate::health::{Blame, Passive};
 use crate::ids::{Incarnation, ListenerId, PoolId};
 use crate::roster::{Backend, Pool};
 use crate::unpack::{Fixed, Key};
@@ -104,6 +106,21 @@ impl Rig {
             .extend(core::iter::from_fn(|| self.engine.poll_event()));
         self.engine.check_all();
         actions
+    }
+
+    /// The backend that listens there.
+    fn backend_at(&self, address: SocketAddr) -> Arc<Backend> {
+        let mut backends = self.engine.roster().pools[0].backends().iter();
+        let backend = backends.find(|it| it.address == Some(address));
+        Arc::clone(backend.expect("a backend"))
+    }
+
+    /// Lets so many attempts at a backend fail that it is down.
+    fn take_down(&mut self, backend: &Arc<Backend>) {
+        let passive = self.engine.pools[0].suspects.suspect(backend);
+        for _ in 0..Failover::FALL {
+            passive.failed(self.now, BLAME, &mut Rng::new(1));
+        }
     }
 
     fn accept(&mut self) -> SessionId {
@@ -795,7 +812,7 @@ fn the_retry_budget_is_shared_by_the_pool() {
             break;
         }
         rig.events.clear();
-        rig.engine.pools[0].health.fill(Passive::new());
+        rig.engine.pools[0].suspects = Suspects::default();
     }
     assert!(spent, "retries without end were granted");
 }
@@ -1377,14 +1394,7 @@ fn a_backend_that_was_tried_or_is_down_is_nowhere_else_to_go() {
     let first = to(&rig.received(hanging, FRAME));
     // It has tried its owner already, and now hangs at the other one.
     let second = to(&rig.fails(hanging, 0, Fault::Refused));
-    let slot = |rig: &Rig, address| {
-        let backends = rig.engine.roster().pools[0].backends();
-        backends
-            .iter()
-            .position(|it| it.address == Some(address))
-            .expect("a slot")
-    };
-    let (first, second) = (slot(&rig, first), slot(&rig, second));
+    let (first, second) = (rig.backend_at(first), rig.backend_at(second));
     assert!(
         !rig.engine.has_other(rig.now, hanging.index()),
         "its owner was tried"
@@ -1395,16 +1405,13 @@ fn a_backend_that_was_tried_or_is_down_is_nowhere_else_to_go() {
         rig.engine.has_other(rig.now, fresh.index()),
         "the other one is free"
     );
-    let mut rng = Rng::new(1);
-    let now = rig.now;
-    for _ in 0..Failover::FALL {
-        rig.engine.pools[0].health[second].failed(now, BLAME, &mut rng);
-    }
+    rig.take_down(&second);
     assert!(
         !rig.engine.has_other(rig.now, fresh.index()),
         "the other one is down"
     );
-    assert!(rig.engine.pools[0].health[first].eligible(now));
+    let suspects = &rig.engine.pools[0].suspects;
+    assert!(suspects.eligible(first.incarnation, rig.now));
 }
 
 #[test]
@@ -1450,16 +1457,8 @@ fn an_old_attempt_does_not_speak_for_the_trial() {
     let mut rig = Rig::new(listener(), abc());
     let old = rig.accept();
     let owner = to(&rig.received(old, FRAME));
-    let slot = rig.engine.roster().pools[0]
-        .backends()
-        .iter()
-        .position(|backend| backend.address == Some(owner))
-        .expect("a slot");
-    let mut rng = Rng::new(1);
-    let now = rig.now;
-    for _ in 0..Failover::FALL {
-        rig.engine.pools[0].health[slot].failed(now, BLAME, &mut rng);
-    }
+    let backend = rig.backend_at(owner);
+    rig.take_down(&backend);
     rig.pass(Passive::BACK_OFF_MIN * 2);
     let trial = rig.accept();
     assert_eq!(to(&rig.received(trial, FRAME)), owner);

@@ -1,11 +1,10 @@
 //! Sessions whose backend went away are told to go: at a rate, so that they do not all come back at once.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Engine;
 use crate::api::{Close, CloseReason, Event, Fault, Tell, TellHow, Why};
-use crate::health::{Change, Passive};
+use crate::health::Change;
 use crate::ids::{Incarnation, PoolId};
 use crate::session::{Phase, Session};
 use crate::time::{Duration, Timestamp};
@@ -34,11 +33,13 @@ impl Engine {
             .filter(|(_, session)| of_backend(session))
             .map(|(index, _)| index)
             .collect();
-        if whose.is_empty() {
+        let first = whose.first().map(|&index| &self.sessions[index]);
+        let Some((pool, backend)) = first.and_then(|it| Some((it.pool, it.backend.clone()?)))
+        else {
             return;
-        }
+        };
         if tell.why == Why::Down {
-            self.told.insert(tell.backend);
+            self.told.insert(tell.backend, (pool, backend));
         }
         // In no order that anybody could rely on: not the oldest first, nor one listener's.
         for place in (1..whose.len()).rev() {
@@ -76,16 +77,10 @@ impl Engine {
     /// Sessions whose preface that backend took without an answer, and that may replay it, do so if somebody else can
     /// have it.
     fn replay_elsewhere(&mut self, now: Timestamp, backend: Incarnation) {
-        let asks = |session: &Session| {
-            !session.established
-                && session.forward > 0
+        let asking = self.unproven_where(|session| {
+            session.forward > 0
                 && session.backend.as_ref().map(|it| it.incarnation) == Some(backend)
-        };
-        let sessions = self.sessions.iter();
-        let asking: Vec<usize> = sessions
-            .filter(|(_, session)| asks(session))
-            .map(|(index, _)| index)
-            .collect();
+        });
         for index in asking {
             if self.has_other(now, index) {
                 self.cancel(now, index);
@@ -101,15 +96,20 @@ impl Engine {
         if self.told.is_empty() {
             return;
         }
-        let roster = Arc::clone(&self.roster);
-        let backends = roster.pools.iter().flat_map(|pool| pool.backends());
-        let up = backends.filter(|it| !it.down && self.told.contains(&it.incarnation));
-        let up: Vec<Incarnation> = up.map(|it| it.incarnation).collect();
+        let (mut up, roster) = (Vec::new(), &self.roster);
+        self.told.retain(|&incarnation, (pool, backend)| {
+            let pool = roster.pool(*pool);
+            let known = pool.and_then(|pool| pool.current(backend));
+            let is_down = known.is_some_and(|it| it.down);
+            if known.is_some() && !is_down {
+                up.push(incarnation);
+            }
+            is_down
+        });
         if cfg!(tlb_planted = "told-after-up-again") {
             return;
         }
         for backend in up {
-            self.told.remove(&backend);
             for (_, session) in &mut self.sessions {
                 let told = matches!(session.ending().told, Some((Why::Down, _)));
                 if told && session.backend.as_ref().map(|it| it.incarnation) == Some(backend) {
@@ -160,20 +160,21 @@ impl Engine {
         let Some(known) = self.roster.pool(pool).cloned() else {
             return;
         };
-        let slot = known
-            .backends()
-            .iter()
-            .position(|it| it.incarnation == backend);
-        let Some(slot) = slot else {
+        let mut backends = known.backends().iter();
+        let Some(of) = backends.find(|it| it.incarnation == backend) else {
             return;
         };
-        let may = self.pools[pool.index()].standing.may_eject(&known.failover);
         let mut rng = self.rng.split();
-        let passive = &mut self.pools[pool.index()].health[slot];
+        let state = &mut self.pools[pool.index()];
+        let may = state.standing.may_eject(&known.failover);
+        let is_down = state.suspects.get(backend).is_some_and(|it| it.is_down());
         match change {
-            Change::Up => *passive = Passive::new(),
-            Change::Down if passive.is_down() || !may => return,
-            Change::Down => passive.eject(now, known.failover.ejection, &mut rng),
+            Change::Up => drop(state.suspects.clear(backend)),
+            Change::Down if is_down || !may => return,
+            Change::Down => {
+                let passive = state.suspects.suspect(of);
+                passive.eject(now, known.failover.ejection, &mut rng);
+            }
         }
         self.judge_pool(pool);
         if change == Change::Down {

@@ -21,6 +21,7 @@ use super::admin::{self, AdminListener};
 use super::answers::Counters;
 use super::command::{Command, Handle};
 use super::probe;
+use super::published::Published;
 use super::reload::{Reloading, Source};
 use crate::clock::Clock;
 use crate::config_file::{HealthSettings, Settings};
@@ -64,6 +65,7 @@ pub(crate) type Log = (SessionLog, SessionLogThread);
 #[derive(Debug)]
 pub(crate) struct ControlThread {
     pub(crate) fleet: Fleet,
+    published: Published,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) source: Option<Source>,
@@ -140,6 +142,7 @@ enum Woken {
 impl ControlThread {
     pub(crate) fn new(
         fleet: Fleet,
+        published: Published,
         clock: Clock,
         settings: Settings,
         remotes: Vec<Remote>,
@@ -147,6 +150,7 @@ impl ControlThread {
     ) -> Self {
         Self {
             fleet,
+            published,
             clock,
             settings,
             source: None,
@@ -316,7 +320,9 @@ impl ControlThread {
         while let Some(action) = self.fleet.poll_action() {
             match action {
                 FleetAction::Publish(roster) => {
-                    self.tell_all(|| Control::Publish(Arc::clone(&roster)));
+                    self.published.replace(roster);
+                    let (roster, names) = (self.published.roster(), self.published.names());
+                    self.tell_all(|| Control::Publish(Arc::clone(roster), Arc::clone(names)));
                 }
                 FleetAction::Tell(tell) => self.tell_all(|| Control::Tell(tell.clone())),
                 FleetAction::Advise {
@@ -343,6 +349,7 @@ impl ControlThread {
         while let Some(event) = self.fleet.poll_event() {
             log(&event);
         }
+        self.published.free_old();
     }
 
     pub(crate) fn tell_all(&self, control: impl Fn() -> Control) {

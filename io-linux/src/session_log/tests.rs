@@ -15,6 +15,7 @@ use tlb_engine::ids::{Incarnation, ListenerId, PoolId, SessionId};
 use tlb_engine::roster::{Backend, Pool, Roster};
 
 use super::*;
+use crate::names::FleetNames;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,7 +37,10 @@ fn names(listener: &str, pool: &str, backend: &str) -> Names {
         pools: vec![Arc::new(pool)],
     };
     let listener = Listener::new(listener, None, PoolId(0));
-    Names::new(&Config::new(vec![listener], Limits::default()), &roster)
+    let mut fleet = FleetNames::default();
+    fleet.learn(&roster);
+    let config = Config::new(vec![listener], Limits::default());
+    Names::new(&config, Arc::new(fleet))
 }
 
 fn plain() -> Names {

@@ -697,3 +697,38 @@ fn what_is_counted_adds_up() {
     rig.publish(2, pool(gone.collect()));
     assert!(!rig.engine.stats().backends.contains_key(&owner));
 }
+
+#[test]
+fn counters_of_backends_that_are_gone_do_not_pile_up_if_nobody_asks_for_them() {
+    let mut rig = Rig::new(listener(), abc());
+    let mut most = 0;
+    for epoch in 2..1000 {
+        // One life after the other, and each of them has a session.
+        rig.publish(u64::from(epoch), pool(vec![backend("a", epoch)]));
+        assert_eq!(rig.owner(0), Some(Incarnation(epoch)));
+        most = most.max(rig.engine.counted().backends.len());
+    }
+    assert!((2..=64).contains(&most), "{most} backends are counted");
+    let stats = rig.engine.stats();
+    assert_eq!(
+        stats.backends.into_keys().collect::<Vec<_>>(),
+        [Incarnation(999)]
+    );
+}
+
+#[test]
+fn a_backend_is_forgotten_with_its_last_session() {
+    let mut rig = Rig::new(listener(), abc());
+    let sessions = rig.established_at(2, 2);
+    rig.publish(2, pool(vec![backend("a", 1)]));
+    let counted = |rig: &mut Rig| {
+        let stats = rig.engine.stats();
+        stats.backends.get(&Incarnation(2)).map(|it| it.live)
+    };
+    for (session, left) in sessions.into_iter().zip([Some(1), None]) {
+        let fault = Fault::Reset;
+        rig.handle(Input::ClientBroken { session, fault });
+        rig.relayed(session, 0, finished(Ends::RESET));
+        assert_eq!(counted(&mut rig), left);
+    }
+}
