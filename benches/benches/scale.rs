@@ -12,7 +12,7 @@ use tlb_engine::api::{Close, Fault};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::drive::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
-use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId};
+use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Backend, Pool, Roster};
 use tlb_engine::time::Timestamp;
@@ -83,6 +83,14 @@ impl Io for Nothing {
     ) -> Result<Connect, Fault> {
         Ok(Connect::Established)
     }
+
+    fn warm(&mut self, _: WarmId, _: SocketAddr, _: Option<IpAddr>) {}
+
+    fn take(&mut self, _: SessionId, _: u8, _: WarmId, _: First<'_>) -> Option<Connect> {
+        None
+    }
+
+    fn cool(&mut self, _: WarmId) {}
 
     fn connected(&mut self, _: SessionId) -> Result<Connect, Fault> {
         Ok(Connect::Established)

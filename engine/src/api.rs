@@ -4,7 +4,7 @@ mod display;
 
 use core::net::{IpAddr, SocketAddr};
 
-use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
+use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, WarmId};
 use crate::pace::Bucket;
 use crate::unpack::Reject;
 
@@ -210,6 +210,22 @@ pub enum Action {
         to: SocketAddr,
         /// The local address to use; `None` leaves it to the kernel.
         from: Option<IpAddr>,
+        /// A connection to be taken instead of a new one, unless it has ended.
+        warm: Option<WarmId>,
+    },
+    /// Open a connection to a backend, for a session that may come. What becomes of it is not reported.
+    Warm {
+        /// How it is called from here on.
+        warm: WarmId,
+        /// Where to.
+        to: SocketAddr,
+        /// The local address to use; `None` leaves it to the kernel.
+        from: Option<IpAddr>,
+    },
+    /// Close a connection that no session took. Its id is dead from here on.
+    Cool {
+        /// Which.
+        warm: WarmId,
     },
     /// Close the backend's socket of this attempt: it is given up.
     Abandon {
@@ -247,15 +263,16 @@ pub enum Action {
 }
 
 impl Action {
-    /// The session it is about.
-    pub const fn session(&self) -> SessionId {
+    /// The session it is about, if it is about one.
+    pub const fn session(&self) -> Option<SessionId> {
         match *self {
             Self::Connect { session, .. }
             | Self::Abandon { session, .. }
             | Self::Relay { session, .. }
             | Self::Look { session }
             | Self::Wind { session, .. }
-            | Self::Close { session, .. } => session,
+            | Self::Close { session, .. } => Some(session),
+            Self::Warm { .. } | Self::Cool { .. } => None,
         }
     }
 }

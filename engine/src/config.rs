@@ -138,6 +138,10 @@ pub struct Failover {
     /// Whether the preface goes to the backend with the SYN (TCP Fast Open, RFC 7413) where the kernels can and the
     /// listener has [`Listener::replay`]: a SYN that is sent again brings it again.
     pub fast_open: bool,
+    /// Connections that an engine keeps ready for each backend that sessions go to; zero keeps none, and
+    /// [`Failover::MAX_WARM`] is the most. A backend must bear connections that are silent for
+    /// [`WARM_FOR`](crate::engine::WARM_FOR).
+    pub warm: u8,
     /// Of the backends that are neither draining nor in maintenance, in per cent: if fewer than this are up, health is
     /// not believed and all of them are used (*panic*). Zero never does.
     pub panic: u32,
@@ -154,6 +158,8 @@ impl Failover {
     pub const EJECTION: Duration = Duration::from_secs(1);
     /// Default of [`Failover::max_ejected`]: a refused connect is no guess, and panic bounds what it may lead to.
     pub const MAX_EJECTED: u32 = 100;
+    /// Most that [`Failover::warm`] may be.
+    pub const MAX_WARM: u8 = 64;
     /// Default of [`Failover::panic`]: of up to ten backends the last one, so that health never empties a pool.
     pub const PANIC: u32 = 10;
 }
@@ -168,6 +174,7 @@ impl Default for Failover {
             max_ejected: Self::MAX_EJECTED,
             early_resets: false,
             fast_open: false,
+            warm: 0,
             panic: Self::PANIC,
         }
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::api::{Close, Fault};
-use crate::ids::{Dir, ListenerId, SessionId, Side};
+use crate::ids::{Dir, ListenerId, SessionId, Side, WarmId};
 use crate::time::Timestamp;
 
 /// The kernel as the engine's loop uses it: non-blocking calls, one each, that decide nothing.
@@ -60,6 +60,27 @@ pub trait Io {
         from: Option<IpAddr>,
         first: First<'_>,
     ) -> Result<Connect, Fault>;
+
+    /// Opens a socket and begins to connect it, for a session that may come. No event of it is wanted. If that fails,
+    /// there is nothing to [`Io::take`].
+    fn warm(&mut self, warm: WarmId, to: SocketAddr, from: Option<IpAddr>);
+
+    /// Makes a warm connection the backend socket of `session`, registered for events named
+    /// `SocketId::backend(session, attempt)`. That it is still connecting, or has failed, may come out later: as with
+    /// [`Io::connect`], [`Connect::Established`] may be said untested where the backend is to be sent something at once,
+    /// and [`Connect::InProgress`] has an event follow in any case.
+    ///
+    /// `None`: it is not there, or its stream has ended already. Nothing is left of it.
+    fn take(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        warm: WarmId,
+        first: First<'_>,
+    ) -> Option<Connect>;
+
+    /// Closes a warm connection, if it is there.
+    fn cool(&mut self, warm: WarmId);
 
     /// Asked after an event on a socket that is connecting: how far is it?
     ///

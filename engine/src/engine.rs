@@ -8,6 +8,7 @@ mod listeners;
 mod pools;
 mod tally;
 mod told;
+mod warm;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
@@ -18,6 +19,8 @@ use slab::Slab;
 use self::listeners::ListenerState;
 use self::pools::PoolState;
 use self::tally::Tallies;
+pub use self::warm::WARM_FOR;
+use self::warm::Warm;
 use crate::api::{Action, CloseReason, Ends, Event, Fault, Input, Report};
 use crate::balance;
 use crate::config::Config;
@@ -62,6 +65,7 @@ pub struct Engine {
     /// Backends whose sessions were told to go because it is down, and some may not have had their turn.
     told: BTreeMap<Incarnation, (PoolId, Arc<Backend>)>,
     tallies: Tallies,
+    warm: Warm,
 }
 
 impl Engine {
@@ -90,6 +94,7 @@ impl Engine {
             stop_by: None,
             told: BTreeMap::new(),
             tallies: Tallies::default(),
+            warm: Warm::default(),
         };
         engine.adopt_roster(now, roster);
         engine
@@ -179,6 +184,7 @@ impl Engine {
     /// Does what is due at `now`. Calling too early, or twice, does nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.resume_accepting(now);
+        self.cool_due(now);
         // Each pass through the loop moves one session's deadline past `now` or ends the session, so it ends.
         while let Some((at, index)) = self.timers.first() {
             if at > now {
@@ -196,6 +202,7 @@ impl Engine {
             return;
         }
         self.adopt_roster(now, roster);
+        self.cool_unwanted();
         if !cfg!(tlb_planted = "removed-backend-awaited") {
             self.leave_unfit(now);
         }
@@ -221,7 +228,8 @@ impl Engine {
             .first()
             .map(|(at, index)| (at, self.deadline(index).1));
         let accept = self.accept_at().map(|at| (at, Timer::Accept));
-        session.into_iter().chain(accept).min()
+        let warm = self.warm.due().map(|at| (at, Timer::Warm));
+        session.into_iter().chain(accept).chain(warm).min()
     }
 
     /// How many listeners there are.

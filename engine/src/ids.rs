@@ -52,6 +52,24 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// A connection to a backend that no session has yet. Numbers are used again, but never for two at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WarmId(pub u32);
+
+impl WarmId {
+    /// The number: small and dense.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for WarmId {
+    /// `warm3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "warm{}", self.0)
+    }
+}
+
 /// Which end of a session a socket belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {

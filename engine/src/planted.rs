@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 42] = [
+const ALL: [(&str, bool); 43] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -122,6 +122,10 @@ const ALL: [(&str, bool); 42] = [
     (
         "urgent-mark-stops-splice",
         cfg!(tlb_planted = "urgent-mark-stops-splice"),
+    ),
+    (
+        "warm-outlives-stop",
+        cfg!(tlb_planted = "warm-outlives-stop"),
     ),
 ];
 

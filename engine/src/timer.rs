@@ -26,6 +26,8 @@ pub enum Timer {
     Stop,
     /// The session's backend went away, and it is this session's turn to go.
     Tell,
+    /// Connections that no session took have been kept long enough.
+    Warm,
     /// Accepting was paused for lack of resources; try again.
     Accept,
 }

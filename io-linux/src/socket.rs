@@ -259,6 +259,26 @@ pub(crate) fn change_options(listener: &impl AsFd, options: ListenerOptions) -> 
     socket.set_tcp_user_timeout(keepalive.user_timeout)
 }
 
+/// Whether the peer has ended its stream or broken the connection, and no byte is left to be read. One that is still
+/// connecting has not.
+pub(crate) fn has_ended(socket: &TcpStream) -> bool {
+    match socket.peek(&mut [0]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Sets the user timeout of a connection that was opened without one.
+///
+/// # Errors
+/// The kernel refuses the option.
+pub(crate) fn set_user_timeout(socket: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+    match keepalive.user_timeout {
+        None => Ok(()),
+        timeout => SockRef::from(socket).set_tcp_user_timeout(timeout),
+    }
+}
+
 /// Whether a byte waits to be read.
 pub(crate) fn has_unread(socket: &TcpStream) -> bool {
     matches!(socket.peek(&mut [0]), Ok(1..))

@@ -23,6 +23,7 @@
 //!   [`Outcome::NoPipe`]), no urgent data and no choice of source address. The in-memory net is the
 //!   place for these.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -35,7 +36,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Readiness, Via};
-use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -50,7 +51,7 @@ pub use hub::Hub;
 pub use socket::Resets;
 
 use hub::Signal;
-use socket::{Socket, State};
+use socket::{Connecting, Socket, State};
 
 /// Most bytes that one [`Io::fill`] reads.
 pub const FILL: usize = 16 * 1024;
@@ -92,6 +93,7 @@ pub struct Net {
     hub: Arc<Hub>,
     doors: Vec<Option<Door>>,
     slots: Vec<Option<Slot>>,
+    warm: BTreeMap<WarmId, Connecting>,
     /// Closed sockets whose last segment waits for room.
     lingering: Vec<Socket>,
     chunks: Chunker,
@@ -137,6 +139,7 @@ impl Net {
             hub,
             doors,
             slots: Vec::new(),
+            warm: BTreeMap::new(),
             lingering: Vec::new(),
             chunks,
             resets,
@@ -280,6 +283,54 @@ impl Io for Net {
         }
         self.tell(session, "connect", result);
         result
+    }
+
+    fn warm(&mut self, warm: WarmId, to: SocketAddr, _from: Option<IpAddr>) {
+        let mut connecting: Connecting = Box::pin(TcpStream::connect(to));
+        let mut result = None;
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(ready) = connecting.as_mut().poll(&mut cx) {
+            result = Some(ready.is_ok());
+            connecting = Box::pin(std::future::ready(ready));
+        }
+        self.trace.mix(
+            now(),
+            &self.host,
+            format_args!("{warm} to {to}: {result:?}"),
+        );
+        self.warm.insert(warm, connecting);
+    }
+
+    fn take(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        warm: WarmId,
+        _first: First<'_>,
+    ) -> Option<Connect> {
+        let state = State::Connecting(self.warm.remove(&warm)?);
+        let id = SocketId::backend(session, attempt);
+        let mut socket = Socket::new(id, state, &self.hub, &self.resets);
+        let progress = socket.connected().ok().filter(|_| !socket.has_ended());
+        self.tell(session, "take", progress);
+        if progress.is_some() {
+            let (slot, ..) = self.parts(session);
+            slot.sockets[Side::Backend as usize] = Some(socket);
+        } else {
+            self.lingering.extend(socket.close(Close::Fin));
+        }
+        progress
+    }
+
+    fn cool(&mut self, warm: WarmId) {
+        let Some(connecting) = self.warm.remove(&warm) else {
+            return;
+        };
+        // It is nobody's: of its events nobody hears.
+        let nobody = SessionId::new(SessionId::MAX_INDEX, warm.0);
+        let (id, state) = (SocketId::backend(nobody, 0), State::Connecting(connecting));
+        let socket = Socket::new(id, state, &self.hub, &self.resets);
+        self.lingering.extend(socket.close(Close::Fin));
     }
 
     fn connected(&mut self, session: SessionId) -> Result<Connect, Fault> {

@@ -1,6 +1,7 @@
 //! One line of text for each thing that goes in or comes out.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use super::{Action, CloseReason, Closed, Ends, Event, Fault, Input, Report, Standing};
 use crate::ids::{Dir, Incarnation};
@@ -80,24 +81,29 @@ impl fmt::Display for Action {
                 session,
                 attempt,
                 to,
-                from: None,
+                from,
+                warm,
             } => {
-                write!(f, "connect {session}#{attempt} to {to}")
+                write!(f, "connect {session}#{attempt} to {to}{}", From(from))?;
+                warm.map_or(Ok(()), |warm| write!(f, " by {warm}"))
             }
-            Self::Connect {
-                session,
-                attempt,
-                to,
-                from: Some(from),
-            } => {
-                write!(f, "connect {session}#{attempt} to {to} from {from}")
-            }
+            Self::Warm { warm, to, from } => write!(f, "warm {warm} to {to}{}", From(from)),
+            Self::Cool { warm } => write!(f, "cool {warm}"),
             Self::Abandon { session, attempt } => write!(f, "abandon {session}#{attempt}"),
             Self::Relay { session, attempt } => write!(f, "relay {session}#{attempt}"),
             Self::Look { session } => write!(f, "look {session}"),
             Self::Wind { session, how } => write!(f, "wind {session} {how:?}"),
             Self::Close { session, ends } => write!(f, "close {session} {ends}"),
         }
+    }
+}
+
+/// A local address, if one is to be used.
+struct From(Option<IpAddr>);
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |from| write!(f, " from {from}"))
     }
 }
 

@@ -224,8 +224,9 @@ impl<I: Io> Driver<I> {
         if let Err(fault) = self.io.adopt(id, conn) {
             // The accept may have led to a connect, which would be for a client that is not there.
             while let Some(action) = self.engine.poll_action() {
-                if !matches!(action, Action::Connect { .. }) {
-                    self.perform(action);
+                match action {
+                    Action::Connect { warm, .. } => warm.map_or((), |warm| self.io.cool(warm)),
+                    action => drop(self.perform(action)),
                 }
             }
             self.client_broken(now, id, fault);
@@ -393,6 +394,7 @@ impl<I: Io> Driver<I> {
                 attempt,
                 to,
                 from,
+                warm,
             } => {
                 let preface = self.engine.preface(session);
                 let first = First {
@@ -403,7 +405,12 @@ impl<I: Io> Driver<I> {
                 link.attempt = Some(attempt);
                 link.stirred = false;
                 link.connecting = false;
-                match self.io.connect(session, attempt, to, from, first) {
+                let taken = warm.and_then(|warm| self.io.take(session, attempt, warm, first));
+                let opened = match taken {
+                    Some(progress) => Ok(progress),
+                    None => self.io.connect(session, attempt, to, from, first),
+                };
+                match opened {
                     Ok(Connect::InProgress) => link.connecting = true,
                     Ok(Connect::Established) => return Some(Input::Connected { session, attempt }),
                     Err(fault) => {
@@ -441,6 +448,8 @@ impl<I: Io> Driver<I> {
                 self.enqueue(session);
             }
             Action::Close { session, ends } => self.end(session, ends),
+            Action::Warm { warm, to, from } => self.io.warm(warm, to, from),
+            Action::Cool { warm } => self.io.cool(warm),
         }
         None
     }

@@ -13,7 +13,7 @@ use crate::Engine;
 use crate::api::{Close, Fault};
 use crate::balance::Policy;
 use crate::config::{Config, Failover, Limits, Listener};
-use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId};
+use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId, WarmId};
 use crate::roster::{Backend, Pool, Roster};
 use crate::time::Timestamp;
 
@@ -63,6 +63,14 @@ impl Io for Endless {
     ) -> Result<Connect, Fault> {
         Ok(Connect::Established)
     }
+
+    fn warm(&mut self, _: WarmId, _: SocketAddr, _: Option<IpAddr>) {}
+
+    fn take(&mut self, _: SessionId, _: u8, _: WarmId, _: First<'_>) -> Option<Connect> {
+        None
+    }
+
+    fn cool(&mut self, _: WarmId) {}
 
     fn connected(&mut self, _: SessionId) -> Result<Connect, Fault> {
         Ok(Connect::Established)

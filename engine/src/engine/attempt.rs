@@ -50,12 +50,13 @@ impl Engine {
     ) {
         let failover = self.failover(index);
         let from = self.local_address(index, to);
+        let incarnation = backend.as_ref().map(|backend| backend.incarnation);
+        let warm = incarnation.and_then(|backend| self.take_warm(backend, to));
         let session = &mut self.sessions[index];
         session.enter(Phase::Connecting);
         session.phase_by = now + failover.connect_timeout;
         session.attempts += 1;
         let (id, attempt, pool) = (session.id, session.attempt(), session.pool);
-        let incarnation = backend.as_ref().map(|backend| backend.incarnation);
         if let Some(backend) = &backend {
             backend.load.add();
         }
@@ -81,11 +82,12 @@ impl Engine {
             attempt,
             to,
             from,
+            warm,
         });
     }
 
     /// The pool's next local address of the family of `to`.
-    fn local_address(&self, index: usize, to: SocketAddr) -> Option<core::net::IpAddr> {
+    pub(super) fn local_address(&self, index: usize, to: SocketAddr) -> Option<core::net::IpAddr> {
         let session = &self.sessions[index];
         let pool = self.roster.pool(session.pool)?;
         let state = self.pools.get(session.pool.index())?;
@@ -172,6 +174,7 @@ impl Engine {
         if let (Some(Change::Up), Some(backend)) = (change, backend) {
             self.events.push_back(Event::BackendUp { pool, backend });
         }
+        self.rewarm(now, index);
     }
 
     /// An attempt failed before the backend took a byte, or before it sent one where the preface may be replayed:
@@ -306,6 +309,7 @@ impl Engine {
     /// `backend` went down: sessions that are still connecting to it need not wait for their own timeouts, if there
     /// is somebody else to go to.
     pub(super) fn leave_backend(&mut self, now: Timestamp, backend: Incarnation, fault: Fault) {
+        self.cool_backend(backend);
         let waiting = self.connecting(|it| it.incarnation == backend);
         for index in waiting {
             if self.has_other(now, index) {

@@ -119,7 +119,8 @@ impl Engine {
             }
             Timer::Stop => self.stop_session(now, index),
             Timer::Tell => self.told_session(now, index),
-            Timer::Accept => {}
+            // These are no session's.
+            Timer::Accept | Timer::Warm => {}
         }
         self.rearm(index);
     }
@@ -170,6 +171,9 @@ impl Engine {
         }
         let timeout = self.config.limits.shutdown_timeout;
         self.stop_by = Some(now + timeout);
+        if !cfg!(tlb_planted = "warm-outlives-stop") {
+            self.cool_all();
+        }
         let mut order: Vec<(Timestamp, usize)> = self
             .sessions
             .iter()

@@ -20,7 +20,7 @@ use tlb_engine::api::{
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
 use tlb_engine::health::{Change, Passive};
-use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side};
+use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, WarmId};
 use tlb_engine::pace::{Bucket, Sources};
 use tlb_engine::roster::{Backend, Load, Pool, Ramp, Roster};
 use tlb_engine::time::{Duration, Timestamp};
@@ -142,6 +142,7 @@ struct Exercise<'a> {
     /// Of every backend that there ever was.
     loads: Vec<Load>,
     live: BTreeMap<SessionId, Seen>,
+    warm: BTreeMap<WarmId, SocketAddr>,
     dead: Vec<SessionId>,
     /// Backends that are down, and since when nobody may try them.
     down: BTreeMap<Incarnation, Timestamp>,
@@ -207,6 +208,7 @@ fn shape(input: &mut Source<'_>) -> (Policy, Failover) {
         panic: [0, 0, 0, 60][usize::from(flags >> 5 & 3)],
         max_ejected: if flags & 128 == 0 { 100 } else { 50 },
         early_resets: flags & 1 != 0,
+        warm: [0, 1, 2, 0][usize::from(flags >> 3 & 3)],
         ..Failover::default()
     };
     (policy, failover)
@@ -229,6 +231,7 @@ impl<'a> Exercise<'a> {
             incarnations: 0,
             loads: Vec::new(),
             live: BTreeMap::new(),
+            warm: BTreeMap::new(),
             dead: Vec::new(),
             down: BTreeMap::new(),
             advised: BTreeSet::new(),
@@ -656,12 +659,18 @@ impl Exercise<'_> {
         picked: &mut BTreeMap<(SessionId, u8), SocketAddr>,
         ended: &mut BTreeMap<SessionId, Closed>,
     ) {
-        let id = action.session();
+        let Some(id) = action.session() else {
+            return self.warm_action(action);
+        };
         let seen = self.live.get_mut(&id);
         let seen = seen.unwrap_or_else(|| panic!("{action} of a dead session"));
         let current = seen.attempts.wrapping_sub(1);
         match action {
-            Action::Connect { attempt, to, .. } => {
+            Action::Connect {
+                attempt, to, warm, ..
+            } => {
+                let there = warm.is_none_or(|warm| self.warm.remove(&warm) == Some(to));
+                assert!(there, "{action}: it is not there, or goes elsewhere");
                 assert!(!seen.open && !seen.winding, "{action}: one at a time");
                 assert_eq!(attempt, seen.attempts, "attempts are counted");
                 assert_eq!(picked.remove(&(id, attempt)), Some(to), "as picked");
@@ -701,6 +710,23 @@ impl Exercise<'_> {
         }
     }
 
+    /// Connections for sessions that may come.
+    fn warm_action(&mut self, action: Action) {
+        match action {
+            Action::Warm { warm, to, .. } => {
+                assert_eq!(self.warm.insert(warm, to), None, "{action}: a new one");
+                let most = self.shape.iter().map(|(_, rules)| rules.warm).max();
+                let there = self.warm.values().filter(|it| **it == to).count();
+                assert!(there <= usize::from(most.unwrap_or(0)), "{action}");
+                assert!(!self.engine.is_stopping(), "{action}: for nobody");
+            }
+            Action::Cool { warm } => {
+                assert!(self.warm.remove(&warm).is_some(), "{action}: one there is");
+            }
+            _ => panic!("{action} is of no session"),
+        }
+    }
+
     fn assert_live(&self, session: SessionId) {
         assert!(self.live.contains_key(&session), "{session} is not live");
     }
@@ -714,6 +740,7 @@ impl Exercise<'_> {
             self.settle();
         }
         assert_eq!(self.engine.pending(), None);
+        assert_eq!(self.warm, BTreeMap::new(), "none is kept for nobody");
         assert_eq!(self.accepted, self.closed, "each session ends");
         for load in &self.loads {
             assert_eq!(load.get(), 0, "no session is left at a backend");

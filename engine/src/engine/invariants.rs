@@ -62,6 +62,7 @@ impl Engine {
             self.unproven.iter().all(|&it| self.sessions.contains(it)),
             "unproven sessions are live"
         );
+        assert!(self.warm.is_sound(), "warm connections are counted");
         self.check_tallies();
         assert_eq!(
             self.pools.len(),

@@ -55,6 +55,12 @@ impl Suspects {
         suspect.is_none_or(|it| it.passive.eligible(now))
     }
 
+    /// Whether passive health has taken that backend out.
+    pub(super) fn is_down(&self, backend: Incarnation) -> bool {
+        let suspect = self.0.get(&backend);
+        suspect.is_some_and(|it| it.passive.is_down())
+    }
+
     /// What is held against that backend, if anything is.
     pub(super) fn get(&mut self, backend: Incarnation) -> Option<&mut Passive> {
         self.0.get_mut(&backend).map(|it| &mut it.passive)

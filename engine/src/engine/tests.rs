@@ -6,7 +6,7 @@ use crate::api::{Close, Closed, Shed, Standing};
 use crate::balance::Policy;
 use crate::config::{Failover, Limits, Listener};
 use crate::failover::Budget;
-use crate::health::{Blame, Passive};
+use crate::health::{Blame, Change, Passive};
 use crate::ids::{Incarnation, ListenerId, PoolId};
 use crate::roster::{Backend, Pool};
 use crate::unpack::{Fixed, Key};
@@ -18,6 +18,7 @@ use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use std::collections::BTreeMap;
 
 mod fleet;
+mod warm;
 
 const LISTENER: ListenerId = ListenerId(0);
 const BLAME: Blame = Blame {

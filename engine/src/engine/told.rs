@@ -167,7 +167,7 @@ impl Engine {
         let mut rng = self.rng.split();
         let state = &mut self.pools[pool.index()];
         let may = state.standing.may_eject(&known.failover);
-        let is_down = state.suspects.get(backend).is_some_and(|it| it.is_down());
+        let is_down = state.suspects.is_down(backend);
         match change {
             Change::Up => drop(state.suspects.clear(backend)),
             Change::Down if is_down || !may => return,

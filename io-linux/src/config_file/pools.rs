@@ -155,6 +155,9 @@ fn failover(table: &mut Table<'_>, report: &mut Report<'_>) -> Failover {
         max_ejected: table.get("max-ejected", Failover::MAX_EJECTED, report, health::share),
         early_resets: table.get("early-resets", false, report, reader::boolean),
         fast_open: table.get("fast-open", false, report, reader::boolean),
+        warm: table.get("warm", 0, report, |node, report| {
+            reader::integer(node, 0..=Failover::MAX_WARM, report)
+        }),
         panic: table.get(
             "panic-threshold",
             Failover::PANIC,

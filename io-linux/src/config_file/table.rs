@@ -67,6 +67,7 @@ pub(super) static POOL: Kind = Kind {
         "max-ejected",
         "early-resets",
         "fast-open",
+        "warm",
         "panic-threshold",
         "health",
         "on-down",

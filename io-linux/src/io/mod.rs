@@ -10,7 +10,7 @@ use mio::{Interest, Registry};
 use nix::errno::Errno;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
-use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 
 use crate::pipe_pool::PipePool;
@@ -21,10 +21,12 @@ use crate::{fault, sys};
 mod entry;
 mod late;
 pub(crate) mod token;
+mod warm;
 
 use entry::Sessions;
 use late::Late;
 use token::Source;
+use warm::Warm;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ pub(crate) struct LinuxIo {
     pipes: PipePool,
     ports: EphemeralPorts,
     late: Late,
+    warm: Warm,
     /// Bytes read into a buffer, and into pipes.
     pub(crate) moved: [u64; 2],
 }
@@ -101,6 +104,7 @@ impl LinuxIo {
             pipes: PipePool::new(pipes),
             ports: EphemeralPorts::read(),
             late: Late::default(),
+            warm: Warm::default(),
             moved: [0; 2],
         };
         for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
@@ -171,6 +175,7 @@ impl LinuxIo {
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.pipes.lent() == 0
+            && self.warm.is_empty()
             && self.scratch.owner.is_none()
             && self.sessions.iter().all(|entry| {
                 entry.client.is_none()
@@ -242,6 +247,30 @@ impl LinuxIo {
             Store::Pipe(pipe) => self.pipes.give(pipe),
             Store::Empty | Store::Early { .. } | Store::Own(_) => {}
         }
+    }
+
+    /// The session has a backend's connection from here on.
+    fn adopt_backend(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        backend: TcpStream,
+    ) -> Result<&mut entry::Entry, Fault> {
+        self.register(&backend, SocketId::backend(session, attempt))?;
+        let entry = self.sessions.get_mut(session).ok_or(GONE)?;
+        debug_assert!(
+            entry.backend.is_none(),
+            "an attempt is abandoned before the next one"
+        );
+        if self.listeners[entry.listener().index()]
+            .keepalive
+            .idle
+            .is_some()
+        {
+            self.late.add(session);
+        }
+        entry.connect(backend);
+        Ok(entry)
     }
 
     fn register(&self, socket: &TcpStream, id: SocketId) -> Result<(), Fault> {
@@ -339,21 +368,49 @@ impl Io for LinuxIo {
             first,
         };
         let (backend, progress, sent) = socket::connect(to, dial, &self.ports)?;
-        if keepalive.idle.is_some() {
-            self.late.add(session);
-        }
         // Registered before it has begun to connect, it would report a hang-up.
-        self.register(&backend, SocketId::backend(session, attempt))?;
-        let entry = self.sessions.get_mut(session).ok_or(GONE)?;
-        debug_assert!(
-            entry.backend.is_none(),
-            "an attempt is abandoned before the next one"
-        );
-        entry.connect(backend);
+        let entry = self.adopt_backend(session, attempt, backend)?;
         if sent > 0 {
             entry.stores[Dir::Forward as usize] = Store::Early { sent, rest: None };
         }
         Ok(progress)
+    }
+
+    fn warm(&mut self, warm: WarmId, to: SocketAddr, from: Option<IpAddr>) {
+        let dial = Dial {
+            from,
+            ..Dial::default()
+        };
+        if let Ok((socket, ..)) = socket::connect(to, dial, &self.ports) {
+            self.warm.put(warm, socket);
+        }
+    }
+
+    fn take(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        warm: WarmId,
+        first: First<'_>,
+    ) -> Option<Connect> {
+        let socket = self.warm.take(warm)?;
+        if socket::has_ended(&socket) {
+            return None;
+        }
+        let listener = self.sessions.get(session)?.listener();
+        let keepalive = self.listeners[listener.index()].keepalive;
+        socket::set_user_timeout(&socket, keepalive).ok()?;
+        self.adopt_backend(session, attempt, socket).ok()?;
+        // The first event tells how far it is, a write as well.
+        Some(if first.bytes.is_empty() {
+            Connect::InProgress
+        } else {
+            Connect::Established
+        })
+    }
+
+    fn cool(&mut self, warm: WarmId) {
+        drop(self.warm.take(warm));
     }
 
     fn connected(&mut self, session: SessionId) -> Result<Connect, Fault> {

@@ -1,6 +1,7 @@
 //! `LinuxIo` on loopback, one call at a time.
 
 use std::io::{ErrorKind, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
@@ -168,7 +169,7 @@ fn arrived(sender: &TcpStream) {
     let deadline = Instant::now() + DEADLINE;
     while sys::unacknowledged(sender) > 0 {
         assert!(Instant::now() < deadline, "never acknowledged");
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -216,7 +217,7 @@ fn the_preface_goes_first_and_may_be_larger_than_the_kernel_takes() {
         matches!(full, Outcome::Moved { short: true, .. }),
         "{full:?}"
     );
-    let reader = std::thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut got = vec![0; 20_000_000];
         ends.backend.read_exact(&mut got).unwrap();
         got
@@ -246,7 +247,7 @@ fn what_a_slow_destination_left_over_survives_the_next_user_of_the_buffer() {
     assert!(matches!(world.io.sessions[0].stores[0], Store::Own(_)));
 
     let total = sent.len();
-    let reader = std::thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut got = vec![0; total];
         slow.backend.read_exact(&mut got).unwrap();
         got
@@ -579,7 +580,7 @@ const CHILD: &str = "TLB_TEST_WITHOUT_DESCRIPTORS";
 #[test]
 fn running_out_of_descriptors_is_this_hosts_fault() {
     if std::env::var_os(CHILD).is_none() {
-        let own_name = std::thread::current().name().unwrap().to_owned();
+        let own_name = thread::current().name().unwrap().to_owned();
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &own_name])
             .env(CHILD, "1")
@@ -626,4 +627,65 @@ fn running_out_of_descriptors_is_this_hosts_fault() {
             .is_ok()
     );
     drop(ends);
+}
+
+#[test]
+fn a_session_takes_a_warm_connection_with_what_its_backend_has_said() {
+    let mut world = World::new(0);
+    let to = world.backends.local_addr().unwrap();
+    let (warm, ended) = (WarmId(3), WarmId(0));
+    world.io.warm(warm, to, None);
+    let (mut backend, _) = world.backends.accept().unwrap();
+    backend.write_all(b"hello").unwrap();
+    world.io.warm(ended, to, None);
+    drop(world.backends.accept().unwrap());
+
+    let _client = world.enter(FIRST);
+    // Its end is on the way at most as long as it takes to come over loopback.
+    let gone = |io: &mut LinuxIo| io.warm.get(ended).is_some_and(socket::has_ended);
+    while !gone(&mut world.io) {
+        thread::yield_now();
+    }
+    assert_eq!(world.io.take(FIRST, 1, ended, First::default()), None);
+    assert_eq!(world.io.take(FIRST, 1, ended, First::default()), None);
+    let taken = world.io.take(FIRST, 1, warm, First::default());
+    assert_eq!(taken, Some(Connect::InProgress));
+    world.until(|io| (io.connected(FIRST).unwrap() == Connect::Established).then_some(()));
+    let read = world.outcome(|io| io.fill(FIRST, Dir::Return, Via::Copy));
+    assert_eq!(
+        read,
+        Outcome::Moved {
+            bytes: 5,
+            short: true
+        }
+    );
+    world.close(FIRST);
+    assert!(world.io.is_idle());
+}
+
+#[test]
+fn a_warm_connection_that_was_refused_or_cooled_is_not_there() {
+    let mut world = World::new(0);
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let to = world.backends.local_addr().unwrap();
+    world.io.warm(WarmId(0), nobody, None);
+    world.io.warm(WarmId(1), to, None);
+    world.io.cool(WarmId(1));
+    world.io.cool(WarmId(7));
+    let (mut backend, _) = world.backends.accept().unwrap();
+    backend.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(backend.read(&mut [0]).unwrap(), 0, "it was closed");
+    let _client = world.enter(FIRST);
+    let first = First {
+        bytes: b"frame",
+        in_syn: false,
+    };
+    for warm in [WarmId(0), WarmId(1), WarmId(7)] {
+        assert_eq!(world.io.take(FIRST, 1, warm, first), None);
+    }
+    world.close(FIRST);
+    assert!(world.io.is_idle());
 }

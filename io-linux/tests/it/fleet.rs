@@ -6,3 +6,4 @@ mod probing;
 mod reload;
 mod replay;
 mod storm;
+mod warm;

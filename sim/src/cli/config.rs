@@ -140,6 +140,7 @@ fn group(of: &PoolSettings) -> Group {
         connect_ms: millis(of.failover.connect_timeout),
         retries: of.failover.retries,
         fall: of.failover.fall,
+        warm: of.failover.warm,
         fleet: FleetRules {
             health: of.health.as_ref().map(probing),
             panic: of.failover.panic,

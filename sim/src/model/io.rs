@@ -2,14 +2,14 @@
 //! does them.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
-use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 
 use super::kernel::{Kernel, Sock};
 use super::ledger::{Call, Injected, Taken};
@@ -38,6 +38,7 @@ pub struct ModelIo {
     kernel: Rc<RefCell<Kernel>>,
     worker: usize,
     sessions: Vec<Entry>,
+    warm: BTreeMap<WarmId, Sock>,
     pipes: usize,
     /// What it is short of now.
     pub scarcity: Scarcity,
@@ -84,6 +85,7 @@ impl ModelIo {
             kernel,
             worker,
             sessions: Vec::new(),
+            warm: BTreeMap::new(),
             pipes: 0,
             scarcity,
         }
@@ -94,12 +96,12 @@ impl ModelIo {
         self.pipes
     }
 
-    /// What sessions hold: sockets and bytes.
+    /// What sessions hold, and what is held for those that may come: sockets and bytes.
     pub fn holdings(&self) -> (usize, usize) {
         let sockets = |entry: &Entry| entry.sockets.iter().flatten().count();
         let bytes = |entry: &Entry| entry.stores.iter().map(|store| store.held).sum::<usize>();
         let entries = self.sessions.iter();
-        entries.fold((0, 0), |(s, b), entry| {
+        entries.fold((self.warm.len(), 0), |(s, b), entry| {
             (s + sockets(entry), b + bytes(entry))
         })
     }
@@ -259,6 +261,30 @@ impl ModelIo {
         }
     }
 
+    fn adopt_backend(&mut self, session: SessionId, attempt: u8, sock: Sock) -> Result<(), Fault> {
+        let Some(entry) = self.entry(session) else {
+            self.find(format!("{session} connects without a client"));
+            return Err(GONE);
+        };
+        if entry.sockets[Side::Backend as usize]
+            .replace(sock)
+            .is_some()
+        {
+            self.find(format!(
+                "{session} connects before it has left its last backend"
+            ));
+        }
+        let name = SocketId::backend(session, attempt);
+        self.kernel.borrow_mut().register(sock, self.worker, name);
+        Ok(())
+    }
+
+    fn close_warm(&self, sock: Sock) {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.ledger.descriptors[self.worker] -= 1;
+        kernel.close(sock, Close::Fin);
+    }
+
     fn open_backend(&mut self, to: SocketAddr, speaks: bool) -> Result<(Sock, Connect), Fault> {
         let (fault, kind) = if self.is_short(1) {
             (Fault::LocalDescriptors, Injected::ConnectExhausted)
@@ -400,21 +426,52 @@ impl Io for ModelIo {
         self.note(Call::Connect(session, attempt, to, progress));
         let (sock, progress) = result?;
         self.kernel.borrow_mut().ledger.descriptors[self.worker] += 1;
-        let Some(entry) = self.entry(session) else {
-            self.find(format!("{session} connects without a client"));
-            return Err(GONE);
-        };
-        if entry.sockets[Side::Backend as usize]
-            .replace(sock)
-            .is_some()
-        {
-            self.find(format!(
-                "{session} connects before it has left its last backend"
-            ));
-        }
-        let name = SocketId::backend(session, attempt);
-        self.kernel.borrow_mut().register(sock, self.worker, name);
+        self.adopt_backend(session, attempt, sock)?;
         Ok(progress)
+    }
+
+    fn warm(&mut self, warm: WarmId, to: SocketAddr, _from: Option<IpAddr>) {
+        let result = self.open_backend(to, false);
+        self.note(Call::Warm(warm, to, result.map(|(_, progress)| progress)));
+        if let Ok((sock, _)) = result {
+            self.kernel.borrow_mut().ledger.descriptors[self.worker] += 1;
+            if self.warm.insert(warm, sock).is_some() {
+                self.find(format!("{warm} is there already"));
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        session: SessionId,
+        attempt: u8,
+        warm: WarmId,
+        first: First<'_>,
+    ) -> Option<Connect> {
+        let sock = self.warm.remove(&warm);
+        let ended = sock.is_some_and(|sock| self.kernel.borrow().has_ended(sock));
+        let progress = match sock {
+            None => None,
+            Some(_) if ended => None,
+            Some(_) if first.bytes.is_empty() => Some(Connect::InProgress),
+            Some(_) => Some(Connect::Established),
+        };
+        self.note(Call::Take(session, attempt, warm, progress));
+        let sock = sock?;
+        if ended {
+            self.close_warm(sock);
+        }
+        let progress = progress?;
+        self.adopt_backend(session, attempt, sock).ok()?;
+        Some(progress)
+    }
+
+    fn cool(&mut self, warm: WarmId) {
+        let sock = self.warm.remove(&warm);
+        self.note(Call::Cool(warm, sock.is_some()));
+        if let Some(sock) = sock {
+            self.close_warm(sock);
+        }
     }
 
     fn connected(&mut self, session: SessionId) -> Result<Connect, Fault> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Connect, Outcome, Via};
-use tlb_engine::ids::{Dir, ListenerId, SessionId, Side};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, WarmId};
 use tlb_engine::time::Timestamp;
 
 /// How many lines are kept for a failure's output.
@@ -23,6 +23,10 @@ pub enum Call {
     Recv(SessionId, Outcome),
     Connect(SessionId, u8, SocketAddr, Result<Connect, Fault>),
     Connected(SessionId, Result<Connect, Fault>),
+    Warm(WarmId, SocketAddr, Result<Connect, Fault>),
+    Take(SessionId, u8, WarmId, Option<Connect>),
+    /// With whether it was there.
+    Cool(WarmId, bool),
     Load(SessionId, usize),
     Fill(SessionId, Dir, Via, Outcome),
     /// With what the store held before.
@@ -242,10 +246,11 @@ impl Call {
     /// The session that it is about, if any.
     pub const fn session(&self) -> Option<SessionId> {
         match *self {
-            Self::Accept(..) | Self::Unlisten(_) => None,
+            Self::Accept(..) | Self::Unlisten(_) | Self::Warm(..) | Self::Cool(..) => None,
             Self::Adopt(session, ..)
             | Self::Recv(session, _)
             | Self::Connect(session, ..)
+            | Self::Take(session, ..)
             | Self::Connected(session, _)
             | Self::Load(session, _)
             | Self::Fill(session, ..)
@@ -268,6 +273,15 @@ impl Call {
                 (u64::from(to.port()) << 8) + connect_word(result),
             ),
             Self::Connected(_, result) => (6, connect_word(result)),
+            Self::Warm(warm, to, result) => (
+                14 + (u64::from(warm.0) << 8),
+                (u64::from(to.port()) << 8) + connect_word(result),
+            ),
+            Self::Take(_, attempt, warm, progress) => (
+                15 + (u64::from(attempt) << 8) + (u64::from(warm.0) << 16),
+                progress.map_or(99, |progress| connect_word(Ok(progress))),
+            ),
+            Self::Cool(warm, there) => (16 + (u64::from(warm.0) << 8), u64::from(there)),
             Self::Load(_, bytes) => (7, bytes as u64),
             Self::Fill(_, dir, via, outcome) => (
                 8 + ((dir as u64) << 8) + ((via as u64) << 16),

@@ -74,7 +74,7 @@ pub(super) fn fault(error: &io::Error) -> Fault {
     }
 }
 
-type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
+pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 pub(super) enum State {
     Connecting(Connecting),
@@ -302,6 +302,12 @@ impl Socket {
         let write = self.write.clone();
         let mut cx = Context::from_waker(&write);
         pin!(self.stream().writable()).poll(&mut cx).is_ready()
+    }
+
+    /// Whether the peer's stream has ended or broken, and nothing is left to read.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.pump();
+        self.end.is_some() && self.inbox.is_empty()
     }
 
     /// Whether bytes came that were not read.

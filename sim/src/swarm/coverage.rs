@@ -48,7 +48,9 @@ fn expected() -> Vec<(&'static str, &'static str)> {
         .iter()
         .map(|it| ("close reason", it.name()))
         .collect();
-    let actions = ["connect", "abandon", "relay", "look", "wind", "close"];
+    let actions = [
+        "connect", "abandon", "relay", "look", "wind", "close", "warm", "take", "cool",
+    ];
     all.extend(actions.map(|action| ("action", action)));
     all.extend(["copy", "splice"].map(|via| ("relay", via)));
     let faults = [
@@ -111,6 +113,9 @@ impl Coverage {
     pub fn call(&mut self, call: &Call) {
         match *call {
             Call::Connect(..) => self.count("action", "connect", 1),
+            Call::Warm(..) => self.count("action", "warm", 1),
+            Call::Take(_, _, _, Some(_)) => self.count("action", "take", 1),
+            Call::Cool(..) => self.count("action", "cool", 1),
             Call::Load(..) => self.count("action", "relay", 1),
             Call::Unacknowledged(..) => self.count("action", "look", 1),
             Call::Close(_, tlb_engine::ids::Side::Client, ..) => self.count("action", "close", 1),

@@ -223,6 +223,7 @@ fn draw_group(rng: &mut Rng) -> Group {
         connect_ms: within(rng, 50, 800),
         retries: within(rng, 0, 5) as u8,
         fall: within(rng, 1, 4) as u32,
+        warm: one_of(rng, &[0, 0, 1, 3]),
         fleet: FleetRules::NONE,
     }
 }

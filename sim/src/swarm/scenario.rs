@@ -113,6 +113,8 @@ pub struct Group {
     pub retries: u8,
     /// Failures that take a backend down.
     pub fall: u32,
+    /// Connections that are kept ready to each backend.
+    pub warm: u8,
     /// What the fleet does with it.
     pub fleet: FleetRules,
 }
@@ -441,6 +443,7 @@ impl Group {
             connect_timeout: Duration::from_millis(self.connect_ms),
             retries: self.retries,
             fall: self.fall,
+            warm: self.warm,
             panic: self.fleet.panic,
             max_ejected: self.fleet.max_ejected,
             ..Failover::default()

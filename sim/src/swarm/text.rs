@@ -81,11 +81,12 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
         let (policy, points) = policy_name(group.policy);
         writeln!(
             out,
-            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={}{}",
+            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={} warm={}{}",
             optional(group.bounded),
             group.connect_ms,
             group.retries,
             group.fall,
+            group.warm,
             fleet::print(&group.fleet)
         )?;
     }
@@ -364,6 +365,7 @@ impl<'a> Fields<'a> {
             connect_ms: self.number("connect")?,
             retries: self.number("retries")?,
             fall: self.number("fall")?,
+            warm: self.or("warm", "0").number("warm")?,
             fleet: fleet::parse(self)?,
         })
     }

@@ -1,5 +1,7 @@
 //! Backends that refuse, hang, vanish and come back.
 
+use std::collections::BTreeMap;
+
 use tlb_engine::api::{CloseReason, Event, Fault};
 use tlb_engine::ids::Incarnation;
 use tlb_engine::time::Duration;
@@ -252,6 +254,48 @@ fn client_leaves_while_its_backend_hangs() {
             match faults(run, 2).is_empty() {
                 true => Ok(()),
                 false => Err("a client that left counted against its backend".to_owned()),
+            }
+        },
+    );
+}
+
+#[test]
+fn a_warm_connection_saves_the_handshake() {
+    sweep(
+        "a_warm_connection_saves_the_handshake",
+        |rng| {
+            let mut world = world(rng, 2);
+            world.failover.warm = 1;
+            own_all(rng, &mut world, 0);
+            world.clients[0].at = ms(10);
+            world.clients[1].at = ms(2500);
+            // No handshake gets through when the second one comes.
+            let link = || ("tlb0".to_owned(), "b0".to_owned());
+            world.timetable = vec![
+                (ms(2400), Blow::Hold(link().0, link().1)),
+                (ms(3400), Blow::Release(link().0, link().1)),
+            ];
+            world
+        },
+        |world, run| {
+            all_whole(world, run)?;
+            // From the first pick to the first byte that the backend took.
+            let mut picked = BTreeMap::new();
+            let mut waits = Vec::new();
+            for seen in run.events.iter().flatten() {
+                match seen.event {
+                    Event::Picked { session, .. } => {
+                        picked.entry(session).or_insert(seen.at);
+                    }
+                    Event::Established { session, .. } => {
+                        waits.push(seen.at.since(picked[&session]));
+                    }
+                    _ => {}
+                }
+            }
+            match waits[..] {
+                [_, warm] if warm == ms(0) => Ok(()),
+                _ => Err(format!("the backend was waited for {waits:?}")),
             }
         },
     );

@@ -9,6 +9,10 @@ use tlb_sim::swarm::{Intensity, Run, text};
 const REGRESSIONS: &[(u64, &str)] = &[
     (1, include_str!("regressions/unregistered-client.scenario")),
     (612, include_str!("regressions/copy-behind-pipe.scenario")),
+    (
+        155,
+        include_str!("regressions/warm-of-unregistered-client.scenario"),
+    ),
 ];
 
 fn number(name: &str, default: u64) -> u64 {

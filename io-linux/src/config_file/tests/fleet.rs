@@ -130,6 +130,7 @@ fn every_key_of_the_fleet_does_something() {
     assert_eq!((p.failover.max_ejected, p.failover.panic), (50, 25));
     assert!(p.failover.early_resets);
     assert!(p.failover.fast_open);
+    assert_eq!(p.failover.warm, Failover::MAX_WARM);
     assert_eq!(p.slow_start, Some(Duration::from_secs(30)));
     assert_eq!(rates(p.admission), Some((25, 2)));
     assert_eq!(

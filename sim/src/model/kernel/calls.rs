@@ -171,6 +171,12 @@ impl Kernel {
         self.at(at, Due::Arrival(sock));
     }
 
+    /// Whether a socket's stream has ended, or it is broken, and nothing is left to read.
+    pub fn has_ended(&self, sock: Sock) -> bool {
+        let socket = &self.sockets[sock.index()];
+        socket.unread == 0 && (socket.ended || socket.state == State::Dead)
+    }
+
     /// How far a connect is.
     ///
     /// # Errors

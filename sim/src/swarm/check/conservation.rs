@@ -48,7 +48,7 @@ impl Conservation {
                     sums.moved[dir as usize] += bytes as u64;
                 }
             }
-            Call::Connect(session, ..) => {
+            Call::Connect(session, ..) | Call::Take(session, _, _, Some(_)) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.connects = sums.connects.wrapping_add(1);
                 }

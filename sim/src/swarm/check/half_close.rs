@@ -55,7 +55,7 @@ impl HalfClose {
         };
         match *call {
             Call::Recv(_, outcome) => relay.read(Side::Client, outcome),
-            Call::Connect(..) => {
+            Call::Connect(..) | Call::Take(..) => {
                 let client = Side::Client as usize;
                 *relay = Relay {
                     ended: [relay.ended[client], false],
