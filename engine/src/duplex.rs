@@ -188,6 +188,11 @@ impl Duplex {
         self.ends[Side::Client as usize].readable
     }
 
+    /// How the client's socket broke, if a relay found that out: its next call may not.
+    pub fn client_fault(&self) -> Option<Fault> {
+        self.ends[Side::Client as usize].fault
+    }
+
     /// Whether an error was hinted at on the client's socket (before the relay has begun); asking clears it.
     pub fn take_client_suspect(&mut self) -> bool {
         core::mem::take(&mut self.end(Side::Client).suspect)

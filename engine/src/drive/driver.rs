@@ -427,7 +427,10 @@ impl<I: Io> Driver<I> {
                 link.attempt = None;
                 link.connecting = false;
                 link.duplex.abandon();
+                let fault = link.duplex.client_fault();
                 self.io.close(session, Side::Backend, Close::Fin);
+                // A client that broke with its backend needs no other one.
+                return fault.map(|fault| Input::ClientBroken { session, fault });
             }
             Action::Relay { session, .. } => {
                 let preface = self.engine.preface(session);

@@ -10,6 +10,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1, include_str!("regressions/unregistered-client.scenario")),
     (612, include_str!("regressions/copy-behind-pipe.scenario")),
     (
+        72993,
+        include_str!("regressions/client-broken-with-its-backend.scenario"),
+    ),
+    (
         155,
         include_str!("regressions/warm-of-unregistered-client.scenario"),
     ),
