@@ -48,6 +48,7 @@ fn subjects() -> Vec<(String, Policy, u32)> {
             (name, Policy::HashRing { points }, backends)
         })
         .collect();
+    subjects.push(("maglev/10000".into(), Policy::Maglev, 10_000));
     for backends in [16, 1000] {
         for (name, policy) in [
             ("maglev", Policy::Maglev),

@@ -1,7 +1,7 @@
 //! Whole servers on loopback.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use tlb_engine::unpack::{Status, Unpack};
