@@ -24,7 +24,7 @@ impl<I: Io> Driver<I> {
         self.engine.stats()
     }
 
-    /// Replaces the configuration; see [`Engine::reconfigure`]. The [`Io`] must be able to accept at its new
+    /// Replaces the configuration; see [`Engine::reconfigure`](crate::Engine::reconfigure). The [`Io`] must be able to accept at its new
     /// listeners, which may all have connections waiting; those that were removed are accepted empty and then closed.
     pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
         self.engine.reconfigure(now, config);
@@ -38,13 +38,13 @@ impl<I: Io> Driver<I> {
         self.settle(now);
     }
 
-    /// The sessions of a backend are to go; see [`Engine::tell`].
+    /// The sessions of a backend are to go; see [`Engine::tell`](crate::Engine::tell).
     pub fn tell(&mut self, now: Timestamp, tell: &Tell) {
         self.engine.tell(now, tell);
         self.settle(now);
     }
 
-    /// Another worker changed its mind about a backend; see [`Engine::advise`].
+    /// Another worker changed its mind about a backend; see [`Engine::advise`](crate::Engine::advise).
     pub fn advise(&mut self, now: Timestamp, pool: PoolId, backend: Incarnation, change: Change) {
         self.engine.advise(now, pool, backend, change);
         self.settle(now);
