@@ -135,6 +135,11 @@ impl Passive {
         !matches!(self.state, State::Up { .. })
     }
 
+    /// Whether the outcome of an attempt says anything about it: while it is down, only that of its `trial` does.
+    pub fn heeds(&self, trial: bool) -> bool {
+        trial || !self.is_down()
+    }
+
     /// When its back-off is over, if it is down and no trial is in flight.
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.state {

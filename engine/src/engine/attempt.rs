@@ -224,8 +224,7 @@ impl Engine {
             may_eject: state.standing.may_eject(failover),
         };
         let passive = state.suspects.suspect(backend);
-        // While a backend is down, only its trial says anything about it.
-        if passive.is_down() && !trial {
+        if !passive.heeds(trial) {
             return None;
         }
         let change = passive.failed(now, rules, &mut rng);
@@ -379,10 +378,7 @@ impl Engine {
     /// The current attempt ends without a verdict about its backend.
     pub(super) fn cancel(&mut self, now: Timestamp, index: usize) {
         let trial = self.sessions[index].trial;
-        // While a backend is down, only its trial says anything about it.
-        if let Some(passive) = self.suspect(index)
-            && (trial || !passive.is_down())
-        {
+        if let Some(passive) = self.suspect(index).filter(|it| it.heeds(trial)) {
             passive.cancelled(now);
         }
     }

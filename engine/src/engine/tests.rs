@@ -169,22 +169,24 @@ impl Rig {
         self.actions()
     }
 
-    /// A session whose backend took the preface.
-    fn established(&mut self) -> SessionId {
-        let session = self.accept();
-        self.received(session, FRAME);
+    /// A session's first backend takes the preface.
+    fn establish(&mut self, session: SessionId) -> Vec<Action> {
         self.handle(Input::Connected {
             session,
             attempt: 0,
         });
-        self.relayed(
-            session,
-            0,
-            Report {
-                forward: 8,
-                ..Report::default()
-            },
-        );
+        let report = Report {
+            forward: 8,
+            ..Report::default()
+        };
+        self.relayed(session, 0, report)
+    }
+
+    /// A session whose backend took the preface.
+    fn established(&mut self) -> SessionId {
+        let session = self.accept();
+        self.received(session, FRAME);
+        self.establish(session);
         session
     }
 

@@ -92,24 +92,18 @@ impl Engine {
     /// A session has its backend: others will follow.
     pub(super) fn rewarm(&mut self, now: Timestamp, index: usize) {
         let session = &self.sessions[index];
-        let (id, Some(own)) = (session.pool, &session.backend) else {
+        let (pool, own) = (session.pool, session.backend.as_ref());
+        let Some((backend, to, want)) = own.and_then(|own| self.warmed(pool, own)) else {
             return;
         };
-        let Some(pool) = self.roster.pool(id) else {
-            return;
-        };
-        let want = usize::from(pool.failover.warm);
-        let missing = want.saturating_sub(self.warm.count(own.incarnation));
-        if missing == 0 || self.is_stopping() || self.is_unwanted(id, own) {
+        let missing = want.saturating_sub(self.warm.count(backend.incarnation));
+        if missing == 0 || self.is_stopping() {
             return;
         }
-        let Some((backend, to)) = pool.current(own).and_then(|it| Some((it, it.address?))) else {
-            return;
-        };
         let (backend, from) = (Arc::clone(backend), self.local_address(index, to));
         for _ in 0..missing {
             let kept = Kept {
-                pool: id,
+                pool,
                 backend: Arc::clone(&backend),
                 to,
             };
@@ -118,25 +112,26 @@ impl Engine {
         }
     }
 
-    /// Whether no session is to be given to a backend, whatever panic says.
-    fn is_unwanted(&self, pool: PoolId, backend: &Backend) -> bool {
-        let known = self.roster.pool(pool).and_then(|it| it.current(backend));
-        let ejected = || {
-            let state = self.pools.get(pool.index());
-            state.is_none_or(|state| state.suspects.is_down(backend.incarnation))
-        };
-        known.is_none_or(|it| it.down || !it.is_eligible()) || ejected()
+    /// The backend as the roster has it, its address, and how many connections to it are to be kept; `None` if none are,
+    /// as its pool wants none or no session is to be given to it, whatever panic says.
+    fn warmed(&self, id: PoolId, backend: &Backend) -> Option<(&Arc<Backend>, SocketAddr, usize)> {
+        let pool = self.roster.pool(id).filter(|it| it.failover.warm > 0)?;
+        let known = pool.current(backend)?;
+        let ejected = self
+            .pools
+            .get(id.index())?
+            .suspects
+            .is_down(known.incarnation);
+        let fit = known.is_eligible() && !known.down && !ejected;
+        fit.then_some((known, known.address?, usize::from(pool.failover.warm)))
     }
 
     /// Closes those that no session is to have any more: their backends left, are down or draining, or moved, or their
     /// pools want none.
     pub(super) fn cool_unwanted(&mut self) {
         self.cool_where(|engine, it| {
-            let pool = engine.roster.pool(it.pool);
-            let known = pool.and_then(|pool| pool.current(&it.backend));
-            known.is_none_or(|known| known.address != Some(it.to))
-                || pool.is_none_or(|pool| pool.failover.warm == 0)
-                || engine.is_unwanted(it.pool, &it.backend)
+            let warmed = engine.warmed(it.pool, &it.backend);
+            warmed.is_none_or(|(_, to, _)| to != it.to)
         });
     }
 

@@ -24,8 +24,9 @@ impl<I: Io> Driver<I> {
         self.engine.stats()
     }
 
-    /// Replaces the configuration; see [`Engine::reconfigure`](crate::Engine::reconfigure). The [`Io`] must be able to accept at its new
-    /// listeners, which may all have connections waiting; those that were removed are accepted empty and then closed.
+    /// Replaces the configuration; see [`Engine::reconfigure`](crate::Engine::reconfigure). The [`Io`] must be able to
+    /// accept at its new listeners, which may all have connections waiting; those that were removed are accepted empty
+    /// and then closed.
     pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
         self.engine.reconfigure(now, config);
         self.listeners.resize(self.engine.listeners(), Door::Open);

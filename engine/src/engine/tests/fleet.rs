@@ -80,15 +80,7 @@ impl Rig {
             let view = self.engine.sessions().find(|it| it.session == session);
             let owner = view.and_then(|it| it.backend).map(|it| it.incarnation);
             if owner == Some(Incarnation(backend)) {
-                self.handle(Input::Connected {
-                    session,
-                    attempt: 0,
-                });
-                let report = Report {
-                    forward: 8,
-                    ..Report::default()
-                };
-                self.relayed(session, 0, report);
+                self.establish(session);
                 sessions.push(session);
             } else {
                 let fault = Fault::Reset;

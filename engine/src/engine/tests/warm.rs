@@ -38,15 +38,7 @@ impl Rig {
         let [Action::Connect { warm, .. }] = connect[..] else {
             panic!("{connect:?}");
         };
-        self.handle(Input::Connected {
-            session,
-            attempt: 0,
-        });
-        let report = Report {
-            forward: 8,
-            ..Report::default()
-        };
-        let (opened, closed) = changes(&self.relayed(session, 0, report));
+        let (opened, closed) = changes(&self.establish(session));
         assert_eq!(closed, []);
         (warm, opened)
     }
