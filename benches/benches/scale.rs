@@ -128,6 +128,10 @@ impl Io for Nothing {
         false
     }
 
+    fn hear(&mut self, _: SocketId, _: bool) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::api::{Close, Fault};
-use crate::ids::{Dir, ListenerId, SessionId, Side, WarmId};
+use crate::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use crate::time::Timestamp;
 
 /// The kernel as the engine's loop uses it: non-blocking calls, one each, that decide nothing.
@@ -113,6 +113,13 @@ pub trait Io {
 
     /// Whether the client's socket has a byte that was not read. An end of its stream is none.
     fn waiting(&mut self, session: SessionId) -> bool;
+
+    /// Has events say from now on that the socket is readable or has ended, and one for what is there already; or
+    /// (`on` is false) has none say it any more. Events of room, of errors and of hang-ups come in any case.
+    ///
+    /// # Errors
+    /// The fault that kept the kernel from it; the socket is then treated as broken.
+    fn hear(&mut self, socket: SocketId, on: bool) -> Result<(), Fault>;
 
     /// Closes that side's socket, if it is open, and drops what the stores of both directions hold.
     fn close(&mut self, session: SessionId, side: Side, how: Close);

@@ -17,9 +17,12 @@
 //! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
 //! what a peer has not read.
 
+mod rest;
+
 use crate::api::{Close, Ends, Fault, Report, Standing};
 use crate::drive::{Mode, Outcome, Readiness, Via};
 use crate::ids::{Dir, Side};
+use rest::Ear;
 
 /// A copy that fills the buffer this many times in a row becomes a splice.
 const FULL_COPIES: u8 = 2;
@@ -43,6 +46,10 @@ pub enum Op {
     Unacknowledged(Side),
     /// Ask whether the client has sent a byte that nobody has read; answer with [`Duplex::waiting`].
     Waiting,
+    /// Have no more events that say that this side is readable; answer with [`Duplex::switched`].
+    Mute(Side),
+    /// Have them again, and one for what is there already; answer with [`Duplex::switched`].
+    Listen(Side),
 }
 
 /// What is known about one socket.
@@ -82,6 +89,10 @@ struct Half {
     piped: bool,
     /// The FIN was passed on.
     shut: bool,
+    /// How it is known that the source is readable.
+    ear: Ear,
+    /// What came from it since it was last found empty, in 64 bytes.
+    brought: u16,
 }
 
 /// The relay of one session, as decisions.
@@ -90,6 +101,8 @@ pub struct Duplex {
     ends: [End; 2],
     halves: [Half; 2],
     mode: Mode,
+    /// As a power of two, what a source brings at a time if it is to rest.
+    heavy: u8,
     relaying: bool,
     wind: Option<Close>,
     look: bool,
@@ -118,6 +131,8 @@ impl Duplex {
             copy_once: false,
             piped: false,
             shut: false,
+            ear: Ear::Open,
+            brought: 0,
         };
         let client = End {
             readable: true,
@@ -128,6 +143,7 @@ impl Duplex {
             ends: [client, End::default()],
             halves: [half; 2],
             mode,
+            heavy: rest::HEAVY,
             relaying: false,
             wind: None,
             look: false,
@@ -154,9 +170,14 @@ impl Duplex {
     /// Nothing is lost by it as long as the backend took nothing: until the preface is written the client is not
     /// read any further.
     pub fn abandon(&mut self) {
+        debug_assert!(
+            self.halves.iter().all(|half| half.ear == Ear::Open),
+            "a backend that may still be left has brought nothing, and its client hardly more"
+        );
         let client = self.ends[Side::Client as usize];
         *self = Self {
             ends: [client, End::default()],
+            heavy: self.heavy,
             ..Self::new(self.mode)
         };
     }
@@ -223,8 +244,10 @@ impl Duplex {
         self.unwatch();
         self.look = true;
         // What a hint was about may not have been read yet, and will not be any more: an error is asked for instead.
-        for end in &mut self.ends {
-            end.suspect |= end.readable;
+        for side in Side::BOTH {
+            let rests = self.halves[side.outgoing() as usize].ear != Ear::Open;
+            let end = self.end(side);
+            end.suspect |= end.readable || rests;
         }
     }
 
@@ -240,6 +263,7 @@ impl Duplex {
             .or_else(|| self.transfers())
             .or_else(|| self.shutdowns())
             .or_else(|| self.completion())
+            .or_else(|| self.rests().filter(|_| !self.is_finished()))
     }
 
     /// An error hint: read first, as queued bytes still come out before the error does. Where reading is not
@@ -366,6 +390,7 @@ impl Duplex {
                 half.piped = via == Via::Splice;
                 half.adapt(self.mode, via, bytes, short);
                 self.read_short(side, short);
+                self.brought(dir, via, bytes);
                 if self.watch {
                     self.report.proven = true;
                     self.unwatch();
@@ -508,6 +533,7 @@ impl Duplex {
     }
 
     fn broke(&mut self, side: Side, fault: Fault) {
+        let rested = self.halves[side.outgoing() as usize].ear != Ear::Open;
         let end = self.end(side);
         if end.fault.is_some() {
             return;
@@ -516,6 +542,8 @@ impl Duplex {
         // Whatever it had sent before is still to be read, and no event will say so.
         end.readable = true;
         end.more = true;
+        // Nor has one told of urgent data, while it rested.
+        end.urgent |= rested;
         self.look = true;
         // While it is not certain what follows from it, the backend's end is not reported.
         if side == Side::Backend && self.watch {

@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 43] = [
+const ALL: [(&str, bool); 44] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -123,6 +123,7 @@ const ALL: [(&str, bool); 43] = [
         "urgent-mark-stops-splice",
         cfg!(tlb_planted = "urgent-mark-stops-splice"),
     ),
+    ("visit-forgotten", cfg!(tlb_planted = "visit-forgotten")),
     (
         "warm-outlives-stop",
         cfg!(tlb_planted = "warm-outlives-stop"),

@@ -2,14 +2,16 @@
 //! this package.
 #![allow(
     unsafe_code,
-    reason = "one ioctl has no safe wrapper anywhere; everything unsafe lives in this file"
+    reason = "what has no safe wrapper anywhere; everything unsafe lives in this file"
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
 
 mod ioctl {
     use nix::libc;
@@ -53,6 +55,15 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> usize {
     }
 }
 
+/// Waits until an event queue has something or so long, to the nanosecond: `epoll_wait(2)` counts in milliseconds. Whether
+/// there may be something.
+pub(crate) fn has_events_within(queue: &impl AsRawFd, wait: Duration) -> bool {
+    // SAFETY: the queue is borrowed for longer than its descriptor is used here.
+    let fd = unsafe { BorrowedFd::borrow_raw(queue.as_raw_fd()) };
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    ppoll(&mut fds, Some(wait.into()), None) != Ok(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -89,5 +100,13 @@ mod tests {
     fn a_descriptor_without_a_send_queue_has_nothing_unacknowledged() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(unacknowledged(&file), 0);
+    }
+
+    #[test]
+    fn waits_no_longer_than_an_event_takes() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!has_events_within(&near, Duration::from_micros(50)));
+        std::io::Write::write_all(&mut far, b"x").unwrap();
+        assert!(has_events_within(&near, Duration::from_secs(60)));
     }
 }

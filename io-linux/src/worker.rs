@@ -30,9 +30,13 @@ use crate::names::FleetNames;
 use crate::session_log::SessionLog;
 use crate::socket::{Keepalive, ListenerOptions};
 use crate::spin::Spin;
+use crate::sys;
 
 /// Most events taken from the kernel at once.
 const EVENTS: usize = 1024;
+
+/// Waits below this are too short for `epoll_wait(2)`, which counts in milliseconds.
+const BRIEF: Duration = Duration::from_millis(1);
 
 /// What a worker is told from outside, in order.
 #[derive(Debug)]
@@ -196,6 +200,15 @@ impl Worker {
     }
 
     fn look(&mut self, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+        let brief = wait.filter(|&wait| wait > Duration::ZERO && wait < BRIEF);
+        let wait = match brief {
+            Some(brief) if !sys::has_events_within(&self.poll, brief) => {
+                events.clear();
+                return Ok(());
+            }
+            Some(_) => Some(Duration::ZERO),
+            None => wait,
+        };
         match self.poll.poll(events, wait) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),

@@ -27,6 +27,9 @@ use crate::trace::Trace;
 /// come.
 const SPIN: u32 = 1_000_000;
 
+/// What makes a source rest: simulated peers say little.
+const HEAVY: usize = 4096;
+
 /// What a tlb host is made of.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -145,7 +148,7 @@ async fn run(setup: Setup, control: Control) -> io::Result<()> {
     let hub = Arc::clone(net.hub());
     *control.0.hub.borrow_mut() = Some(Arc::clone(&hub));
     let engine = Engine::new(setup.config, setup.roster, setup.seed, now());
-    let mut driver = Driver::new(engine, net, Mode::Auto);
+    let mut driver = Driver::new(engine, net, Mode::Auto).heavy(HEAVY);
     let (mut spins, mut last) = (0, now());
     loop {
         take_in(&mut driver, &control);

@@ -404,6 +404,13 @@ impl Io for Net {
         socket.is_some_and(Socket::has_unread)
     }
 
+    fn hear(&mut self, socket: SocketId, on: bool) -> Result<(), Fault> {
+        let (slot, ..) = self.parts(socket.session);
+        open(slot, socket.side).hear(on);
+        self.tell(socket.session, "hear", (socket.side, on));
+        Ok(())
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
         let Some(slot) = self.slots.get_mut(session.index()) else {
             return;

@@ -14,7 +14,7 @@ use crate::api::{Action, Close, Ends, Event, Fault, Input};
 use crate::duplex::{Duplex, Op};
 use crate::engine::Engine;
 use crate::ids::{ListenerId, SessionId, Side, SocketId};
-use crate::time::Timestamp;
+use crate::time::{Duration, Timestamp};
 
 /// Most connections one listener accepts in a turn, so that a storm of clients does not starve those that are in.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -22,6 +22,9 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// starve small messages.
 pub(super) const CALLS_PER_TURN: usize = 32;
 pub(super) const BYTES_PER_TURN: usize = 512 * 1024;
+/// How often a source that rests is looked at: often enough that nobody notices, seldom enough for a large piece each
+/// time.
+pub(super) const VISIT_EVERY: Duration = Duration::from_micros(200);
 /// Most bytes of a client read in one call before its session has a backend.
 const SCRATCH: usize = 16 * 1024;
 
@@ -33,8 +36,12 @@ pub struct Driver<I: Io> {
     engine: Engine,
     io: I,
     mode: Mode,
+    /// What makes a source rest, if not what [`Duplex`] says.
+    heavy: Option<usize>,
     links: Vec<Option<Link>>,
     schedule: Schedule,
+    /// Sessions with a source that rests, and when to look at it, the first one first.
+    visits: VecDeque<(Timestamp, SessionId)>,
     /// Results of calls that were known at once; they go in when all actions are taken.
     results: VecDeque<Input<'static>>,
     listeners: Vec<Door>,
@@ -56,6 +63,8 @@ struct Link {
     queued: bool,
     /// It moved much when it had its last turn.
     bulk: bool,
+    /// A visit is due.
+    visit: bool,
 }
 
 /// What the driver knows of one listener.
@@ -77,10 +86,27 @@ impl<I: Io> Driver<I> {
             engine,
             io,
             mode,
+            heavy: None,
             links: Vec::new(),
             schedule: Schedule::default(),
+            visits: VecDeque::new(),
             results: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
+        }
+    }
+
+    /// From now on a source rests that brings so many `bytes` at a time: see [`Duplex::heavy`].
+    #[must_use]
+    pub fn heavy(mut self, bytes: usize) -> Self {
+        self.heavy = Some(bytes);
+        self
+    }
+
+    fn duplex(&self) -> Duplex {
+        let duplex = Duplex::new(self.mode);
+        match self.heavy {
+            Some(bytes) => duplex.heavy(bytes),
+            None => duplex,
         }
     }
 
@@ -128,6 +154,7 @@ impl<I: Io> Driver<I> {
         for index in 0..self.listeners.len() {
             self.accept(now, ListenerId(index as u32));
         }
+        self.visit(now);
         // A session may join anew as its own work leads to more; what is left then has its turn in the next one.
         for _ in 0..2 * self.schedule.len() {
             let Some(id) = self.schedule.pop() else {
@@ -147,7 +174,9 @@ impl<I: Io> Driver<I> {
                 && (self.engine.may_accept(now, ListenerId(index as u32))
                     || self.engine.is_closing(ListenerId(index as u32)))
         });
-        let deadline = self.engine.poll_timeout().map(|(at, _)| at);
+        let timeout = self.engine.poll_timeout().map(|(at, _)| at);
+        let visit = self.visits.front().map(|&(at, _)| at);
+        let deadline = timeout.into_iter().chain(visit).min();
         Turn {
             busy: waiting || !self.schedule.is_empty() || deadline.is_some_and(|at| at <= now),
             deadline,
@@ -214,12 +243,13 @@ impl<I: Io> Driver<I> {
         );
         self.links[index] = Some(Link {
             id,
-            duplex: Duplex::new(self.mode),
+            duplex: self.duplex(),
             attempt: None,
             connecting: false,
             stirred: false,
             queued: false,
             bulk: false,
+            visit: false,
         });
         if let Err(fault) = self.io.adopt(id, conn) {
             // The accept may have led to a connect, which would be for a client that is not there.
@@ -343,13 +373,19 @@ impl<I: Io> Driver<I> {
             && bytes < BYTES_PER_TURN
             && let Some(op) = duplex.next_op()
         {
-            bytes += perform(&mut self.io, id, duplex, op);
+            bytes += perform(&mut self.io, SocketId::backend(id, attempt), duplex, op);
             calls += 1;
         }
         link.bulk = self.schedule.moved(bytes);
         let spent = calls == CALLS_PER_TURN || bytes >= BYTES_PER_TURN;
         if spent && !core::mem::replace(&mut link.queued, true) {
             self.schedule.spent(id);
+        }
+        if duplex.wants_visit()
+            && !cfg!(tlb_planted = "visit-forgotten")
+            && !core::mem::replace(&mut link.visit, true)
+        {
+            self.visits.push_back((now + VISIT_EVERY, id));
         }
         if let Some(report) = duplex.take_report() {
             self.engine.handle(
@@ -361,6 +397,20 @@ impl<I: Io> Driver<I> {
                 },
             );
             self.settle(now);
+        }
+    }
+
+    /// Lets sources that rest have what they have gathered taken, if their time has come.
+    fn visit(&mut self, now: Timestamp) {
+        while let Some(&(at, id)) = self.visits.front()
+            && at <= now
+        {
+            self.visits.pop_front();
+            if let Some(link) = link(&mut self.links, id) {
+                link.visit = false;
+                link.duplex.visit();
+                self.enqueue(id);
+            }
         }
     }
 
@@ -486,8 +536,13 @@ fn link(links: &mut [Option<Link>], id: SessionId) -> Option<&mut Link> {
         .filter(|link| link.id == id)
 }
 
-/// Makes one kernel call for a relay, and returns how many bytes it wrote.
-fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) -> usize {
+/// Makes one kernel call for the relay to `backend`, and returns how many bytes it wrote.
+fn perform<I: Io>(io: &mut I, backend: SocketId, duplex: &mut Duplex, op: Op) -> usize {
+    let id = backend.session;
+    let socket = |side| match side {
+        Side::Client => SocketId::client(id),
+        Side::Backend => backend,
+    };
     match op {
         Op::Fill(dir, via) => duplex.filled(dir, via, io.fill(id, dir, via)),
         Op::Drain(dir) => {
@@ -500,6 +555,8 @@ fn perform<I: Io>(io: &mut I, id: SessionId, duplex: &mut Duplex, op: Op) -> usi
         Op::Shutdown(side) => duplex.shut(side, io.shutdown(id, side)),
         Op::TakeError(side) => duplex.took_error(side, io.take_error(id, side)),
         Op::Waiting => duplex.waiting(io.waiting(id)),
+        Op::Mute(side) => duplex.switched(side, io.hear(socket(side), false)),
+        Op::Listen(side) => duplex.switched(side, io.hear(socket(side), true)),
         Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
     }
     0

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 
-use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN};
+use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN, VISIT_EVERY};
 use super::schedule::BULK_PER_TURN;
 use super::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
 use crate::Engine;
@@ -27,6 +27,8 @@ struct Endless {
     waiting: usize,
     crumb: usize,
     held: Vec<usize>,
+    /// How many bytes the first clients have left, if there is an end of them.
+    left: Option<usize>,
     /// Whose bytes went out, and how many.
     drained: Vec<(usize, usize)>,
 }
@@ -83,6 +85,12 @@ impl Io for Endless {
             return Outcome::WouldBlock;
         }
         let bulk = session.index() < self.bulk;
+        if bulk && let Some(left) = &mut self.left {
+            if *left == 0 {
+                return Outcome::WouldBlock;
+            }
+            *left -= FILL;
+        }
         let bytes = if bulk { FILL } else { SMALL };
         self.held[session.index()] = bytes;
         Outcome::Moved {
@@ -118,6 +126,10 @@ impl Io for Endless {
         false
     }
 
+    fn hear(&mut self, _: SocketId, _: bool) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}
 }
 
@@ -147,6 +159,7 @@ fn driver(bulk: usize, small: usize, crumb: usize) -> Driver<Endless> {
         waiting: bulk + small,
         crumb,
         held: Vec::new(),
+        left: None,
         drained: Vec::new(),
     };
     Driver::new(engine, io, Mode::Copy)
@@ -189,6 +202,33 @@ fn a_bulk_flow_has_its_share_of_a_turn_and_no_more() {
         }
         assert!(busy, "more is left, and no event will tell");
     }
+}
+
+/// A source that brought much is looked at by the clock, and no event is needed for it.
+#[test]
+fn a_resting_source_is_visited_in_time() {
+    let mut driver = driver(1, 0, usize::MAX).heavy(FILL);
+    driver.turn(Timestamp::ZERO);
+    driver.io_mut().left = Some(3 * FILL);
+    driver.io_mut().drained.clear();
+    let (drained, busy) = turn(&mut driver);
+    assert_eq!((drained.len(), busy), (3, false));
+
+    let due = Timestamp::from_millis(1) + VISIT_EVERY;
+    driver.io_mut().left = Some(FILL);
+    let early = Timestamp::from_millis(1) + VISIT_EVERY / 2;
+    assert_eq!(driver.turn(early).deadline, Some(due));
+    assert!(driver.io_mut().drained.is_empty(), "its time has not come");
+    driver.turn(due);
+    assert_eq!(driver.io_mut().drained, [(0, FILL)]);
+    assert_eq!(driver.turn(due).deadline, Some(due + VISIT_EVERY));
+    driver.turn(due + VISIT_EVERY);
+    let last = driver.turn(due + VISIT_EVERY).deadline;
+    assert_ne!(
+        last,
+        Some(due + VISIT_EVERY + VISIT_EVERY),
+        "it brought nothing"
+    );
 }
 
 /// However many bulk flows there were, each had its share of a turn that others waited for.

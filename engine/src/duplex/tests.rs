@@ -800,3 +800,125 @@ fn the_clients_end_is_passed_to_the_next_backend_as_well() {
     duplex.drained(Dir::Forward, moved(3, true));
     assert_eq!(duplex.next_op(), Some(Op::Shutdown(Side::Backend)), "again");
 }
+
+/// A client that sends 200 bytes at a time, of which 128 are enough for it to rest.
+fn brisk() -> World {
+    let mut world = World::new(Mode::Splice, 0);
+    world.sends(Side::Client, 200);
+    world.pump(100);
+    world
+}
+
+#[test]
+fn a_source_that_brings_much_rests_until_a_visit_finds_little() {
+    let mut world = brisk();
+    assert!(world.socks[0].muted && !world.socks[1].muted);
+    assert!(world.duplex.wants_visit());
+
+    // More comes, and nobody hears of it: it is taken in one piece when its time has come.
+    for _ in 0..3 {
+        world.sends(Side::Client, 60);
+        assert_eq!(world.duplex.next_op(), None);
+    }
+    let calls = world.calls;
+    world.duplex.visit();
+    world.pump(100);
+    assert_eq!(
+        (world.socks[1].got, world.calls - calls),
+        (380, 3),
+        "fill, drain, and EAGAIN"
+    );
+    assert!(world.socks[0].muted, "that was much again");
+
+    world.sends(Side::Client, 60);
+    let calls = world.calls;
+    world.duplex.visit();
+    world.pump(100);
+    assert_eq!(
+        (world.socks[1].got, world.calls - calls),
+        (440, 3),
+        "fill, drain, and listen"
+    );
+    assert!(!world.socks[0].muted && !world.duplex.wants_visit());
+    world.sends(Side::Client, 1);
+    world.pump(100);
+    assert_eq!(world.socks[1].got, 441);
+}
+
+#[test]
+fn a_resting_source_is_not_asked_again_for_a_crumb() {
+    let mut world = brisk();
+    world.sends(Side::Client, 60);
+    world.duplex.visit();
+    assert_eq!(
+        world.duplex.next_op(),
+        Some(Op::Fill(Dir::Forward, Via::Splice))
+    );
+    world.pump(2);
+    assert_eq!(
+        world.duplex.next_op(),
+        Some(Op::Listen(Side::Client)),
+        "without an EAGAIN"
+    );
+}
+
+#[test]
+fn a_source_whose_destination_takes_nothing_rests_without_visits() {
+    let mut world = World::new(Mode::Splice, 0);
+    world.socks[1].room = 10;
+    world.sends(Side::Client, 200);
+    world.pump(100);
+    assert!(world.socks[0].muted && !world.duplex.wants_visit());
+    // It is looked at when there is room: at once for what is known to be there, and by the clock from then on.
+    world.sends(Side::Client, 50);
+    world.room(Side::Backend, 1000);
+    world.pump(100);
+    assert_eq!(world.socks[1].got, 250);
+    assert!(world.duplex.wants_visit());
+    world.run();
+    assert!(!world.socks[0].muted);
+}
+
+#[test]
+fn the_end_of_a_resting_source_is_seen_at_the_visit() {
+    for side in Side::BOTH {
+        let mut world = World::new(Mode::Splice, 0);
+        world.sends(side, 200);
+        world.pump(100);
+        world.sends(side, 5);
+        world.fin(side);
+        assert_eq!(world.duplex.next_op(), None, "nobody has heard of it");
+        world.run();
+        assert_eq!(world.socks[side.other() as usize].fins, [205]);
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_heard_again_is_broken() {
+    let mut world = brisk();
+    world.duplex.visit();
+    while let Some(op) = world.duplex.next_op() {
+        match op {
+            Op::Listen(side) => world.duplex.switched(side, Err(Fault::LocalMemory)),
+            Op::Fill(dir, via) => world.duplex.filled(dir, via, Outcome::WouldBlock),
+            Op::Unacknowledged(side) => world.duplex.unacknowledged(side, 0),
+            op => panic!("{op:?}"),
+        }
+    }
+    let report = world.duplex.take_report().unwrap();
+    assert_eq!(report.broken, Some((Side::Client, Fault::LocalMemory)));
+}
+
+#[test]
+fn what_makes_a_source_rest_is_rounded_up_to_a_power_of_two() {
+    for (bytes, power) in [
+        (0, 6),
+        (64, 6),
+        (65, 7),
+        (128 * 1024, 17),
+        (128 * 1024 + 1, 18),
+    ] {
+        assert_eq!(Duplex::new(Mode::Auto).heavy(bytes).heavy, power);
+    }
+    assert_eq!(Duplex::new(Mode::Auto).heavy, 17);
+}

@@ -35,6 +35,12 @@ mod tests;
 /// the session would end with this in the log.
 const GONE: Fault = Fault::Other(Errno::EBADF as i32);
 
+/// What a socket is registered for. While it [rests](tlb_engine::duplex), for room alone: the kernel would wake the worker
+/// for urgent data with every segment, too.
+const ALL: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+
 /// The kernel, as one worker uses it: its listening sockets, the sockets of its sessions, and what
 /// their directions hold.
 ///
@@ -274,13 +280,9 @@ impl LinuxIo {
     }
 
     fn register(&self, socket: &TcpStream, id: SocketId) -> Result<(), Fault> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let mut source = SourceFd(&socket.as_raw_fd());
         self.registry
-            .register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                Source::Socket(id).token(),
-                interest,
-            )
+            .register(&mut source, Source::Socket(id).token(), ALL)
             .map_err(|error| fault::of(&error))
     }
 }
@@ -516,6 +518,16 @@ impl Io for LinuxIo {
         let entry = self.sessions.get(session);
         let socket = entry.and_then(|entry| entry.socket(Side::Client));
         socket.is_some_and(socket::has_unread)
+    }
+
+    fn hear(&mut self, id: SocketId, on: bool) -> Result<(), Fault> {
+        let entry = self.sessions.get(id.session).ok_or(GONE)?;
+        let socket = entry.socket(id.side).ok_or(GONE)?;
+        let interest = if on { ALL } else { Interest::WRITABLE };
+        let mut source = SourceFd(&socket.as_raw_fd());
+        self.registry
+            .reregister(&mut source, Source::Socket(id).token(), interest)
+            .map_err(|error| fault::of(&error))
     }
 
     fn close(&mut self, session: SessionId, side: Side, how: Close) {

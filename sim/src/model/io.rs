@@ -539,6 +539,13 @@ impl Io for ModelIo {
         sock.is_some_and(|sock| self.kernel.borrow().unread(sock) > 0)
     }
 
+    fn hear(&mut self, socket: SocketId, on: bool) -> Result<(), Fault> {
+        let sock = self.sock(socket.session, socket.side);
+        self.note(Call::Hear(socket, on));
+        self.kernel.borrow_mut().hear(sock.ok_or(GONE)?, on);
+        Ok(())
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
         let sock = self
             .entry(session)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Connect, Outcome, Via};
-use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, WarmId};
+use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 
 /// How many lines are kept for a failure's output.
@@ -34,6 +34,7 @@ pub enum Call {
     Shutdown(SessionId, Side, Result<(), Fault>),
     TakeError(SessionId, Side, Option<Fault>),
     Unacknowledged(SessionId, Side, usize),
+    Hear(SocketId, bool),
     /// With whether there was a socket.
     Close(SessionId, Side, Close, bool),
 }
@@ -259,6 +260,7 @@ impl Call {
             | Self::TakeError(session, ..)
             | Self::Unacknowledged(session, ..)
             | Self::Close(session, ..) => Some(session),
+            Self::Hear(socket, _) => Some(socket.session),
         }
     }
 
@@ -282,6 +284,7 @@ impl Call {
                 progress.map_or(99, |progress| connect_word(Ok(progress))),
             ),
             Self::Cool(warm, there) => (16 + (u64::from(warm.0) << 8), u64::from(there)),
+            Self::Hear(socket, on) => (17 + ((socket.side as u64) << 8), u64::from(on)),
             Self::Load(_, bytes) => (7, bytes as u64),
             Self::Fill(_, dir, via, outcome) => (
                 8 + ((dir as u64) << 8) + ((via as u64) << 16),

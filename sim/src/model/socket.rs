@@ -88,6 +88,8 @@ pub(super) struct Socket {
     pub(super) wire: VecDeque<(Timestamp, Segment)>,
     pub(super) last_arrival: Timestamp,
     pub(super) signalled: bool,
+    /// No event is to say that it is readable.
+    pub(super) muted: bool,
 }
 
 impl Socket {
@@ -116,6 +118,7 @@ impl Socket {
             wire: VecDeque::new(),
             last_arrival: Timestamp::ZERO,
             signalled: false,
+            muted: false,
         }
     }
 
@@ -136,11 +139,11 @@ impl Socket {
         let writable = dead || (established && (self.shut || self.is_writable()));
         self.no_space |= established && !writable;
         Readiness {
-            readable: dead || self.unread > 0 || self.ended || self.mark.is_some(),
+            readable: !self.muted && (dead || self.unread > 0 || self.ended || self.mark.is_some()),
             writable,
-            read_closed: dead || self.ended || both,
+            read_closed: both || (self.ended && !self.muted),
             error: self.error.is_some(),
-            priority: self.mark.is_some(),
+            priority: self.mark.is_some() && !self.muted,
         }
     }
 

@@ -102,6 +102,8 @@ pub(super) struct Socket {
     end: Option<End>,
     /// A FIN waits for room.
     owes_fin: bool,
+    /// No event is to say that it is readable.
+    muted: bool,
 }
 
 impl Socket {
@@ -117,6 +119,7 @@ impl Socket {
             inbox: BytesMut::new(),
             end: None,
             owes_fin: false,
+            muted: false,
         };
         if matches!(socket.state, State::Open(_)) {
             socket.pump();
@@ -212,8 +215,25 @@ impl Socket {
                 } else {
                     QUIET
                 };
-                merged(hint, seen)
+                let all = merged(hint, seen);
+                if self.muted && !all.error {
+                    return Readiness {
+                        writable: all.writable,
+                        ..QUIET
+                    };
+                }
+                all
             }
+        }
+    }
+
+    /// Whether events are to say that it is readable.
+    pub(super) fn hear(&mut self, on: bool) {
+        self.muted = !on;
+        self.pump();
+        let readiness = self.readiness();
+        if on && readiness != QUIET {
+            self.hub.raise(self.id, readiness);
         }
     }
 

@@ -52,7 +52,7 @@ fn expected() -> Vec<(&'static str, &'static str)> {
         "connect", "abandon", "relay", "look", "wind", "close", "warm", "take", "cool",
     ];
     all.extend(actions.map(|action| ("action", action)));
-    all.extend(["copy", "splice"].map(|via| ("relay", via)));
+    all.extend(["copy", "splice", RESTS, HEARD_AGAIN].map(|what| ("relay", what)));
     let faults = [
         Fault::Refused,
         Fault::Unreachable,
@@ -68,6 +68,11 @@ fn expected() -> Vec<(&'static str, &'static str)> {
     all.extend(FLEET.map(|name| ("fleet", name)));
     all
 }
+
+/// A source is not listened to any more.
+const RESTS: &str = "rests";
+/// And then it is.
+const HEARD_AGAIN: &str = "heard-again";
 
 /// What a fleet does.
 const FLEET: [&str; 11] = [
@@ -125,6 +130,10 @@ impl Coverage {
                     Via::Splice => "splice",
                 };
                 self.count("relay", via, 1);
+            }
+            Call::Hear(_, on) => {
+                let name = if on { HEARD_AGAIN } else { RESTS };
+                self.count("relay", name, 1);
             }
             _ => {}
         }

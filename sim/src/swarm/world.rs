@@ -169,7 +169,8 @@ impl<'a> World<'a> {
                 Timestamp::ZERO,
             );
             Worker {
-                driver: Driver::new(engine, io, scenario.mode),
+                driver: Driver::new(engine, io, scenario.mode)
+                    .heavy(2 * scenario.tuning.copy_buffer),
                 checkers: Checkers::default(),
                 deadline: None,
                 busy: true,

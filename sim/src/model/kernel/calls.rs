@@ -37,6 +37,16 @@ impl Kernel {
         }
     }
 
+    /// Whether events are to say of a socket that it is readable.
+    pub fn hear(&mut self, sock: Sock, on: bool) {
+        let socket = &mut self.sockets[sock.index()];
+        socket.muted = !on;
+        // As `EPOLL_CTL_MOD` does, in either case.
+        if socket.poll() != Readiness::default() {
+            self.signal(sock);
+        }
+    }
+
     /// Whether a worker has events.
     pub fn has_events(&self, worker: usize) -> bool {
         !self.worker_ready[worker].is_empty()
@@ -53,7 +63,10 @@ impl Kernel {
             let socket = &mut self.sockets[sock.index()];
             socket.signalled = false;
             if let (true, Owner::Worker(_, Some(name))) = (socket.open, socket.owner) {
-                events.push((name, socket.poll()));
+                let readiness = socket.poll();
+                if readiness != Readiness::default() || !socket.muted {
+                    events.push((name, readiness));
+                }
             }
         }
         self.worker_ready[worker] = ready;
