@@ -53,6 +53,9 @@ pub struct Listener {
     /// beyond the preface, the preface goes to the next owner (*first-frame replay*). The first frame may then be
     /// delivered twice, so it is only for protocols that bear it.
     pub replay: bool,
+    /// Whether the kernel sends what it is given bit by bit, by a timer, as BBR has it do. Larger pieces would then only
+    /// wait longer, so no source [rests](crate::duplex::Duplex::visit).
+    pub paced: bool,
     /// How fast it accepts sessions; `None` as fast as they come. Shared by the engines of the process.
     pub admission: Option<Bucket>,
     /// Most live sessions of one client address, in the whole process; `None` for no limit.
@@ -82,6 +85,7 @@ impl Listener {
             idle_timeout: None,
             half_close_timeout: Self::HALF_CLOSE_TIMEOUT,
             replay: false,
+            paced: false,
             admission: None,
             per_source: None,
         }

@@ -70,6 +70,8 @@ struct End {
     finished: bool,
     /// Everything written was acknowledged when last asked, which was after the last write.
     acknowledged: bool,
+    /// What is written to it goes out by a timer.
+    paced: bool,
     /// How it broke. Sticky.
     fault: Option<Fault>,
 }
@@ -175,10 +177,11 @@ impl Duplex {
             "a backend that may still be left has brought nothing, and its client hardly more"
         );
         let client = self.ends[Side::Client as usize];
+        let new = Self::new(self.mode).paced(client.paced);
         *self = Self {
-            ends: [client, End::default()],
+            ends: [client, new.ends[Side::Backend as usize]],
             heavy: self.heavy,
-            ..Self::new(self.mode)
+            ..new
         };
     }
 

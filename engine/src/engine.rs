@@ -126,6 +126,11 @@ impl Engine {
         })
     }
 
+    /// Whether what the session's sockets are given is [paced](crate::config::Listener::paced).
+    pub fn is_paced(&self, session: SessionId) -> bool {
+        self.get(session).is_some_and(|session| session.rules.paced)
+    }
+
     /// The bytes that the backend is to receive first: all that the client sent, from the first one not skipped.
     pub fn preface(&self, session: SessionId) -> Bytes {
         let early = self.get(session).and_then(|session| session.early.as_ref());

@@ -51,6 +51,7 @@ pub(crate) use self::diagnostic::count;
 pub use self::diagnostic::{ConfigErrors, Diagnostic, Place, Severity};
 use self::report::Report;
 use self::tree::Syntax;
+use crate::congestion::Congestion;
 use crate::registry::UnpackRegistry;
 
 mod admin;
@@ -123,6 +124,8 @@ pub struct ListenerSettings {
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` of both sides of a session; `None` leaves it to the kernel.
     pub user_timeout: Option<Duration>,
+    /// Congestion control of both sides of a session; `None` leaves it to the host.
+    pub congestion: Option<Congestion>,
     /// How fast it accepts sessions, over the whole process; `None` as fast as they come. What `engine` has of this is
     /// made from it when the server starts.
     pub admission: Option<Admission>,

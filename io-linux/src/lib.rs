@@ -10,6 +10,7 @@ pub mod registry;
 pub mod server;
 
 mod clock;
+pub mod congestion;
 pub mod control;
 mod cpus;
 mod demo;

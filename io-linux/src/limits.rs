@@ -12,6 +12,7 @@ use tlb_engine::pace::{Bucket, Sources};
 use tracing::{info, warn};
 
 use crate::config_file::{Address, BackendSettings, ListenerSettings, Settings};
+use crate::congestion;
 
 /// Most pipes of a worker, whatever the number of descriptors: 512 KiB each.
 const PIPES: u64 = 128;
@@ -100,7 +101,7 @@ pub(crate) fn listener_share(listener: &Listener, worker: usize, workers: usize)
     }
 }
 
-/// Makes what the listeners of `settings` count with, once for the process. A listener that `before`
+/// Makes what the listeners of `settings` count with, and finds out what their kernel does, once for the process. A listener that `before`
 /// has too, by its name, goes on with what it counted there: sessions that live count, and a rate
 /// that stays is not granted a second burst by a reload.
 pub(crate) fn adopt(settings: &mut Settings, before: Option<&Settings>) {
@@ -110,6 +111,7 @@ pub(crate) fn adopt(settings: &mut Settings, before: Option<&Settings>) {
         .map(|listener| (&*listener.engine.name, listener))
         .collect();
     for listener in &mut settings.listeners {
+        listener.engine.paced = congestion::paces(listener.congestion);
         let old = before.get(&*listener.engine.name).copied();
         let kept = old.filter(|old| old.admission == listener.admission);
         listener.engine.admission = listener.admission.map(|Admission { rate, burst }| {

@@ -71,7 +71,8 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::socket::Keepalive;
+    use crate::congestion::Congestion;
+    use crate::socket::SessionOptions;
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -155,12 +156,13 @@ mod tests {
 
     #[test]
     fn accepted_sockets_inherit_the_options() {
-        let keepalive = Keepalive {
+        let session = SessionOptions {
             idle: Some(Duration::from_secs(40)),
             user_timeout: Some(Duration::from_secs(20)),
+            congestion: Congestion::new("reno"),
         };
         let options = ListenerOptions {
-            keepalive,
+            session,
             defer: false,
         };
         let (address, sockets) =
@@ -183,6 +185,7 @@ mod tests {
             options.tcp_user_timeout().unwrap(),
             Some(Duration::from_secs(20))
         );
+        assert!(options.tcp_congestion().unwrap().starts_with(b"reno\0"));
     }
 
     /// Whether a connection can be accepted within so many milliseconds.
@@ -192,9 +195,10 @@ mod tests {
     }
 
     const DEFER: ListenerOptions = ListenerOptions {
-        keepalive: Keepalive {
+        session: SessionOptions {
             idle: None,
             user_timeout: None,
+            congestion: None,
         },
         defer: true,
     };

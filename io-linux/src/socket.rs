@@ -14,14 +14,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Connect, First};
 
+use crate::congestion::{self, Congestion};
 use crate::{fault, sys};
 
 /// How many unanswered keepalive probes break a connection.
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// When the kernel gives a silent connection up.
+/// What both sockets of a session have: when the kernel gives a silent connection up, and how it controls congestion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Keepalive {
+pub(crate) struct SessionOptions {
     /// Silence after which the kernel probes whether the peer is still there, at least 1 s; `None`:
     /// never. A peer that does not answer four probes, an eighth of this apart (at least 1 s, at
     /// most 75 s), is broken.
@@ -30,9 +31,11 @@ pub(crate) struct Keepalive {
     /// (`TCP_USER_TIMEOUT`, in milliseconds); `None`: as long as the kernel retransmits, some 15
     /// minutes.
     pub(crate) user_timeout: Option<Duration>,
+    /// `None`: what the host gives to all.
+    pub(crate) congestion: Option<Congestion>,
 }
 
-impl Keepalive {
+impl SessionOptions {
     fn probes(self) -> Option<TcpKeepalive> {
         let idle = self.idle?.max(Duration::from_secs(1));
         let interval = (idle / 8).clamp(Duration::from_secs(1), Duration::from_secs(75));
@@ -48,8 +51,8 @@ impl Keepalive {
 /// What a listening socket is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListenerOptions {
-    /// Of the sockets of its sessions, both of them.
-    pub(crate) keepalive: Keepalive,
+    /// What the sockets of its sessions have.
+    pub(crate) session: SessionOptions,
     /// Whether clients are to send something first, so that the kernel may keep a connection until they have, and nobody
     /// wakes up for one that says nothing.
     pub(crate) defer: bool,
@@ -68,7 +71,7 @@ pub(crate) fn set_listener_options(socket: &Socket, options: ListenerOptions) ->
     if options.defer {
         sys::defer_accept(socket, DEFER)?;
     }
-    set_options(socket, options.keepalive)
+    set_options(socket, options.session)
 }
 
 /// Small writes go at once, unacknowledged ones notwithstanding. A backend's connection has no need of it until its second
@@ -81,23 +84,20 @@ pub(crate) fn set_nodelay(socket: &TcpStream) {
 ///
 /// `SO_RCVBUF` stays as it is: set before the handshake it would fix the window scale and switch
 /// off the kernel's own tuning.
-fn set_options(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
+fn set_options(socket: &Socket, session: SessionOptions) -> io::Result<()> {
     // A relay passes urgent bytes on like any other. Out of line, a read would drop them from the
     // stream.
     socket.set_out_of_band_inline(true)?;
-    if let Some(probes) = keepalive.probes() {
+    if let Some(probes) = session.probes() {
         socket.set_tcp_keepalive(&probes)?;
     }
-    if keepalive.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(keepalive.user_timeout)?;
-    }
-    Ok(())
+    set_late(socket, session)
 }
 
 /// Sets the keepalive of a backend's connection. The only fault it could have is that of a connection that is broken
 /// already, which its next read tells.
-pub(crate) fn set_keepalive(socket: &TcpStream, keepalive: Keepalive) {
-    if let Some(probes) = keepalive.probes() {
+pub(crate) fn set_keepalive(socket: &TcpStream, session: SessionOptions) {
+    if let Some(probes) = session.probes() {
         let _ = SockRef::from(socket).set_tcp_keepalive(&probes);
     }
 }
@@ -113,8 +113,8 @@ pub(crate) fn tcp(address: &SocketAddr) -> io::Result<Socket> {
 pub(crate) struct Dial<'a> {
     /// The address to connect from; `None`: the kernel's choice.
     pub(crate) from: Option<IpAddr>,
-    /// As in [`Keepalive::user_timeout`].
-    pub(crate) user_timeout: Option<Duration>,
+    /// Without the keepalive.
+    pub(crate) session: SessionOptions,
     /// What it will be sent as soon as it can take it.
     pub(crate) first: First<'a>,
 }
@@ -131,9 +131,9 @@ pub(crate) fn connect(
     let Dial { from, first, .. } = dial;
     let speaks = !first.bytes.is_empty();
     let socket = tcp(&to).map_err(|error| fault::of(&error))?;
-    let options = Keepalive {
+    let options = SessionOptions {
         idle: None,
-        user_timeout: dial.user_timeout,
+        ..dial.session
     };
     set_options(&socket, options).map_err(|error| fault::of(&error))?;
     if speaks {
@@ -249,14 +249,18 @@ pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
 /// # Errors
 /// The kernel refuses an option.
 pub(crate) fn change_options(listener: &impl AsFd, options: ListenerOptions) -> io::Result<()> {
-    let ListenerOptions { keepalive, defer } = options;
+    let ListenerOptions { session, defer } = options;
     sys::defer_accept(listener, if defer { DEFER } else { 0 })?;
     let socket = SockRef::from(listener);
-    match keepalive.probes() {
+    match session.probes() {
         Some(probes) => socket.set_tcp_keepalive(&probes)?,
         None => socket.set_keepalive(false)?,
     }
-    socket.set_tcp_user_timeout(keepalive.user_timeout)
+    match session.congestion {
+        Some(congestion) => congestion::set(listener, congestion)?,
+        None => congestion::reset(listener)?,
+    }
+    socket.set_tcp_user_timeout(session.user_timeout)
 }
 
 /// Whether the peer has ended its stream or broken the connection, and no byte is left to be read. One that is still
@@ -268,15 +272,17 @@ pub(crate) fn has_ended(socket: &TcpStream) -> bool {
     }
 }
 
-/// Sets the user timeout of a connection that was opened without one.
+/// Sets what a connection lacks that was opened for nobody in particular, but for the keepalive.
 ///
 /// # Errors
-/// The kernel refuses the option.
-pub(crate) fn set_user_timeout(socket: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
-    match keepalive.user_timeout {
-        None => Ok(()),
-        timeout => SockRef::from(socket).set_tcp_user_timeout(timeout),
+/// The kernel refuses an option.
+pub(crate) fn set_late(socket: &impl AsFd, session: SessionOptions) -> io::Result<()> {
+    if session.user_timeout.is_some() {
+        SockRef::from(socket).set_tcp_user_timeout(session.user_timeout)?;
     }
+    session
+        .congestion
+        .map_or(Ok(()), |congestion| congestion::set(socket, congestion))
 }
 
 /// Whether a byte waits to be read.
@@ -342,21 +348,23 @@ mod tests {
     #[test]
     fn a_connect_is_established_once_somebody_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let keepalive = Keepalive {
+        let session = SessionOptions {
             idle: Some(Duration::from_secs(60)),
             user_timeout: Some(Duration::from_millis(30_500)),
+            congestion: Congestion::new("reno"),
         };
         let dial = Dial {
-            user_timeout: keepalive.user_timeout,
+            session,
             ..Dial::default()
         };
         let (socket, _) = dialled(listener.local_addr().unwrap(), dial).unwrap();
         assert_eq!(settle(&socket), Ok(Connect::Established));
         assert!(!SockRef::from(&socket).keepalive().unwrap());
-        set_keepalive(&socket, keepalive);
+        set_keepalive(&socket, session);
 
         let options = SockRef::from(&socket);
         assert!(!options.tcp_nodelay().unwrap(), "that has time");
+        assert!(options.tcp_congestion().unwrap().starts_with(b"reno\0"));
         assert!(options.out_of_band_inline().unwrap());
         assert!(options.keepalive().unwrap());
         assert_eq!(
@@ -447,7 +455,11 @@ mod tests {
 
     const EARLY: Dial<'_> = Dial {
         from: None,
-        user_timeout: None,
+        session: SessionOptions {
+            idle: None,
+            user_timeout: None,
+            congestion: None,
+        },
         first: First {
             bytes: b"frame",
             in_syn: true,

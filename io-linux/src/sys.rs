@@ -106,7 +106,7 @@ mod tests {
     fn waits_no_longer_than_an_event_takes() {
         let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(!has_events_within(&near, Duration::from_micros(50)));
-        std::io::Write::write_all(&mut far, b"x").unwrap();
+        far.write_all(b"x").unwrap();
         assert!(has_events_within(&near, Duration::from_secs(60)));
     }
 }

@@ -28,7 +28,7 @@ use crate::io::token::Source;
 use crate::journal::{Journal, Key};
 use crate::names::FleetNames;
 use crate::session_log::SessionLog;
-use crate::socket::{Keepalive, ListenerOptions};
+use crate::socket::{ListenerOptions, SessionOptions};
 use crate::spin::Spin;
 use crate::sys;
 
@@ -65,7 +65,7 @@ pub(crate) struct Reconfigure {
     /// Its share.
     pub(crate) config: Arc<Config>,
     /// New listeners, whose ids follow those that there were.
-    pub(crate) opened: Vec<(ListenerId, TcpListener, Keepalive)>,
+    pub(crate) opened: Vec<(ListenerId, TcpListener, SessionOptions)>,
     /// Those that stay, with what they have from now on.
     pub(crate) kept: Vec<(ListenerId, ListenerOptions)>,
 }
@@ -264,8 +264,8 @@ impl Worker {
 
     fn reconfigure(&mut self, now: Timestamp, change: Reconfigure) {
         let io = self.driver.io_mut();
-        for (id, socket, keepalive) in change.opened {
-            if let Err(error) = io.listen(id, socket, keepalive) {
+        for (id, socket, session) in change.opened {
+            if let Err(error) = io.listen(id, socket, session) {
                 error!(%error, listener = id.0, worker = self.number, "cannot accept here");
             }
         }

@@ -102,8 +102,8 @@ impl<I: Io> Driver<I> {
         self
     }
 
-    fn duplex(&self) -> Duplex {
-        let duplex = Duplex::new(self.mode);
+    fn duplex(&self, session: SessionId) -> Duplex {
+        let duplex = Duplex::new(self.mode).paced(self.engine.is_paced(session));
         match self.heavy {
             Some(bytes) => duplex.heavy(bytes),
             None => duplex,
@@ -243,7 +243,7 @@ impl<I: Io> Driver<I> {
         );
         self.links[index] = Some(Link {
             id,
-            duplex: self.duplex(),
+            duplex: self.duplex(id),
             attempt: None,
             connecting: false,
             stirred: false,

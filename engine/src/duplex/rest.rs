@@ -37,6 +37,15 @@ impl Duplex {
         self
     }
 
+    /// Says whether what either side is given goes out by a timer: see [`Listener::paced`](crate::config::Listener::paced).
+    #[must_use]
+    pub fn paced(mut self, paced: bool) -> Self {
+        for end in &mut self.ends {
+            end.paced = paced;
+        }
+        self
+    }
+
     /// Whether [`Duplex::visit`] is to be called soon, as no event will tell that a resting source has something.
     pub fn wants_visit(&self) -> bool {
         Dir::BOTH
@@ -78,28 +87,28 @@ impl Duplex {
         Side::BOTH.into_iter().find_map(|side| {
             let dir = side.outgoing();
             let (blocked, reads) = (self.halves[dir as usize].held > 0, self.may_fill(dir));
+            // Where bytes go out by a timer, larger pieces would only wait longer.
+            let gathers = !self.ends[dir.to() as usize].paced;
             let half = &mut self.halves[dir as usize];
-            let heavy = half.is_heavy(self.heavy);
-            match (half.ear, blocked) {
-                (Ear::Open, true) if heavy => {
-                    half.ear = Ear::Muted;
-                    Some(Op::Mute(side))
-                }
-                (Ear::Muted, _) | (_, true) => None,
-                _ if !reads => None,
-                (ear, false) => {
+            let heavy = gathers && half.is_heavy(self.heavy);
+            let before = half.ear;
+            half.ear = match before {
+                Ear::Open if blocked && heavy => Ear::Muted,
+                Ear::Muted => return None,
+                _ if blocked || !reads => return None,
+                _ => {
                     half.brought = 0;
-                    half.ear = if heavy { Ear::Muted } else { Ear::Open };
-                    match (ear, heavy) {
-                        (Ear::Open, true) => Some(Op::Mute(side)),
-                        (Ear::Open, false) | (_, true) => None,
-                        (_, false) => {
-                            // Of urgent data that came meanwhile only the next event will tell.
-                            self.end(side).urgent = true;
-                            Some(Op::Listen(side))
-                        }
-                    }
+                    if heavy { Ear::Muted } else { Ear::Open }
                 }
+            };
+            match (before, half.ear) {
+                (Ear::Open, Ear::Muted) => Some(Op::Mute(side)),
+                (Ear::Muted | Ear::Visited, Ear::Open) => {
+                    // Of urgent data that came meanwhile only the next event will tell.
+                    self.end(side).urgent = true;
+                    Some(Op::Listen(side))
+                }
+                _ => None,
             }
         })
     }

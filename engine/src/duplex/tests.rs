@@ -880,6 +880,18 @@ fn a_source_whose_destination_takes_nothing_rests_without_visits() {
 }
 
 #[test]
+fn where_bytes_go_out_by_a_timer_no_source_rests() {
+    for room in [0, 1000] {
+        let mut world = World::new(Mode::Splice, 0);
+        world.duplex = world.duplex.paced(true);
+        world.socks[1].room = room;
+        world.sends(Side::Client, 200);
+        world.pump(100);
+        assert!(!world.socks[0].muted, "however much it brings");
+    }
+}
+
+#[test]
 fn the_end_of_a_resting_source_is_seen_at_the_visit() {
     for side in Side::BOTH {
         let mut world = World::new(Mode::Splice, 0);

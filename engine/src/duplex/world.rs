@@ -92,7 +92,7 @@ impl Sock {
 
 impl World {
     pub(crate) fn new(mode: Mode, preface: usize) -> Self {
-        let mut duplex = Duplex::new(mode).heavy(HEAVY);
+        let mut duplex = Duplex::new(mode).heavy(HEAVY).paced(preface % 2 == 1);
         duplex.begin(preface, false);
         let sock = Sock {
             room: 1000,

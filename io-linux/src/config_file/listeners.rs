@@ -20,6 +20,7 @@ use super::table::{LISTENER, Table, nearest};
 use super::tree::Node;
 use super::values::{self, ShowSize};
 use super::{ListenerSettings, PREREAD_LIMIT_MAX};
+use crate::congestion::Congestion;
 use crate::registry::UnpackRegistry;
 
 /// Default of `keepalive`.
@@ -142,6 +143,7 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
     let user_timeout = table.get("user-timeout", None, report, |node, report| {
         reader::duration_or_off(node, USER_TIMEOUTS, report)
     });
+    let congestion = table.get("congestion", None, report, congestion);
     let admission = table.get("admission", None, report, |node, report| {
         reader::admission(node, report).map(Some)
     });
@@ -156,6 +158,7 @@ fn listener(node: &Node, known: &mut Known<'_>, report: &mut Report<'_>) -> Opti
             engine,
             keepalive,
             user_timeout,
+            congestion,
             admission,
             per_source,
         },
@@ -201,6 +204,18 @@ fn keepalive(node: &Node, report: &mut Report<'_>) -> Option<Option<Duration>> {
         return None;
     }
     Some(time)
+}
+
+fn congestion(node: &Node, report: &mut Report<'_>) -> Option<Option<Congestion>> {
+    let name = reader::string(node, "\"cubic\"", report)?;
+    let congestion = Congestion::new(name);
+    if congestion.is_none() {
+        report
+            .error(&node.span, format!("{} is no name of a congestion control", quote(name)))
+            .help("those that this host allows are in /proc/sys/net/ipv4/tcp_allowed_congestion_control");
+        return None;
+    }
+    Some(congestion)
 }
 
 /// The unpack of that name, which must come to a verdict within the preread limit.

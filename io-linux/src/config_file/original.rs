@@ -78,6 +78,7 @@ pub(super) fn read(entries: &[Entry], span: &Span, report: &mut Report<'_>) -> O
             engine: Listener::new("devices", Some(unpack), PoolId(0)),
             keepalive: Some(KEEPALIVE),
             user_timeout: None,
+            congestion: None,
             admission: None,
             per_source: None,
         }],

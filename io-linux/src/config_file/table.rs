@@ -48,6 +48,7 @@ pub(super) static LISTENER: Kind = Kind {
         "replay-first-frame",
         "keepalive",
         "user-timeout",
+        "congestion",
         "allow-address",
     ],
 };

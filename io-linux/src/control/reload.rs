@@ -26,7 +26,7 @@ use crate::listen::listen;
 use crate::registry::UnpackRegistry;
 use crate::resolve;
 use crate::session_log::SessionLog;
-use crate::socket::{Keepalive, ListenerOptions};
+use crate::socket::{ListenerOptions, SessionOptions};
 use crate::worker::{Control, Reconfigure};
 
 /// Where the configuration comes from.
@@ -129,9 +129,10 @@ fn open(
 
 pub(crate) const fn options(of: &ListenerSettings) -> ListenerOptions {
     ListenerOptions {
-        keepalive: Keepalive {
+        session: SessionOptions {
             idle: of.keepalive,
             user_timeout: of.user_timeout,
+            congestion: of.congestion,
         },
         // Where nothing is to be unpacked, the backend may be who speaks first.
         defer: of.engine.unpack.is_some(),
@@ -241,11 +242,11 @@ impl ControlThread {
         }
         let mut places: BTreeMap<usize, usize> = plan.kept.clone();
         let workers = self.remotes.len();
-        let mut sockets: Vec<Vec<(ListenerId, TcpListener, Keepalive)>> =
+        let mut sockets: Vec<Vec<(ListenerId, TcpListener, SessionOptions)>> =
             (0..workers).map(|_| Vec::new()).collect();
         for new in opened {
             let id = self.slots.len();
-            let rules = options(&self.settings.listeners[new.place]).keepalive;
+            let rules = options(&self.settings.listeners[new.place]).session;
             places.insert(id, new.place);
             info!(name = %new.slot.name, address = %new.slot.address, workers, "listening");
             self.slots.push(Some(new.slot));

@@ -15,7 +15,7 @@ use tlb_engine::time::Timestamp;
 
 use crate::pipe_pool::PipePool;
 use crate::relay::{Store, copy, splice};
-use crate::socket::{self, Dial, EphemeralPorts, Keepalive, ListenerOptions};
+use crate::socket::{self, Dial, EphemeralPorts, ListenerOptions, SessionOptions};
 use crate::{fault, sys};
 
 mod entry;
@@ -63,8 +63,8 @@ pub(crate) struct LinuxIo {
 #[derive(Debug)]
 struct Listener {
     socket: Option<mio::net::TcpListener>,
-    /// Of the backends' sockets; those of its clients have inherited it.
-    keepalive: Keepalive,
+    /// What the backends' sockets are to have; those of its clients have inherited it.
+    session: SessionOptions,
 }
 
 /// An accepted connection that belongs to no session yet.
@@ -96,7 +96,7 @@ impl LinuxIo {
     /// A listener that could not be registered.
     pub(crate) fn new(
         registry: Registry,
-        listeners: Vec<(TcpListener, Keepalive)>,
+        listeners: Vec<(TcpListener, SessionOptions)>,
         pipes: usize,
     ) -> io::Result<Self> {
         let mut io = Self {
@@ -113,8 +113,8 @@ impl LinuxIo {
             warm: Warm::default(),
             moved: [0; 2],
         };
-        for (id, (socket, keepalive)) in (0..).map(ListenerId).zip(listeners) {
-            io.listen(id, socket, keepalive)?;
+        for (id, (socket, session)) in (0..).map(ListenerId).zip(listeners) {
+            io.listen(id, socket, session)?;
         }
         Ok(io)
     }
@@ -127,7 +127,7 @@ impl LinuxIo {
         &mut self,
         id: ListenerId,
         socket: TcpListener,
-        keepalive: Keepalive,
+        session: SessionOptions,
     ) -> io::Result<()> {
         debug_assert_eq!(id.index(), self.listeners.len(), "ids are not left out");
         let mut socket = mio::net::TcpListener::from_std(socket);
@@ -136,7 +136,7 @@ impl LinuxIo {
             .registry
             .register(&mut socket, token, Interest::READABLE);
         let socket = registered.is_ok().then_some(socket);
-        self.listeners.push(Listener { socket, keepalive });
+        self.listeners.push(Listener { socket, session });
         registered
     }
 
@@ -152,7 +152,7 @@ impl LinuxIo {
         let Some(listener) = self.listeners.get_mut(id.index()) else {
             return Ok(());
         };
-        listener.keepalive = options.keepalive;
+        listener.session = options.session;
         let socket = listener.socket.as_ref();
         socket.map_or(Ok(()), |socket| socket::change_options(socket, options))
     }
@@ -167,7 +167,7 @@ impl LinuxIo {
             if let (Some(backend), Some(listener)) =
                 (&entry.backend, self.listeners.get(entry.listener().index()))
             {
-                socket::set_keepalive(backend, listener.keepalive);
+                socket::set_keepalive(backend, listener.session);
             }
         }
     }
@@ -269,7 +269,7 @@ impl LinuxIo {
             "an attempt is abandoned before the next one"
         );
         if self.listeners[entry.listener().index()]
-            .keepalive
+            .session
             .idle
             .is_some()
         {
@@ -363,10 +363,10 @@ impl Io for LinuxIo {
         first: First<'_>,
     ) -> Result<Connect, Fault> {
         let entry = self.sessions.get(session).ok_or(GONE)?;
-        let keepalive = self.listeners[entry.listener().index()].keepalive;
+        let options = self.listeners[entry.listener().index()].session;
         let dial = Dial {
             from,
-            user_timeout: keepalive.user_timeout,
+            session: options,
             first,
         };
         let (backend, progress, sent) = socket::connect(to, dial, &self.ports)?;
@@ -400,8 +400,7 @@ impl Io for LinuxIo {
             return None;
         }
         let listener = self.sessions.get(session)?.listener();
-        let keepalive = self.listeners[listener.index()].keepalive;
-        socket::set_user_timeout(&socket, keepalive).ok()?;
+        socket::set_late(&socket, self.listeners[listener.index()].session).ok()?;
         self.adopt_backend(session, attempt, socket).ok()?;
         // The first event tells how far it is, a write as well.
         Some(if first.bytes.is_empty() {

@@ -43,7 +43,7 @@ impl World {
         let registry = poll.registry().try_clone().unwrap();
         let listeners = listeners
             .into_iter()
-            .map(|socket| (socket, Keepalive::default()));
+            .map(|socket| (socket, SessionOptions::default()));
         let io = LinuxIo::new(registry, listeners.collect(), pipes).unwrap();
         let backends = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
@@ -461,12 +461,13 @@ fn a_refused_connect_is_a_fault_and_the_next_attempt_is_another_socket() {
 #[test]
 fn a_backend_has_its_keepalive_once_its_session_stays() {
     let mut world = World::new(0);
-    let keepalive = Keepalive {
+    let session = SessionOptions {
         idle: Some(Duration::from_secs(60)),
         user_timeout: None,
+        congestion: None,
     };
     let options = ListenerOptions {
-        keepalive,
+        session,
         defer: false,
     };
     world.io.set_options(ListenerId(0), options).unwrap();

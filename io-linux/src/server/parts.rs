@@ -19,7 +19,7 @@ use crate::io::LinuxIo;
 use crate::journal::Journal;
 use crate::listen::listen;
 use crate::session_log::SessionLog;
-use crate::socket::Keepalive;
+use crate::socket::SessionOptions;
 use crate::spin::Spin;
 use crate::worker::{self, Remote, Worker};
 use crate::{limits, resolve};
@@ -46,7 +46,7 @@ pub(super) fn fleet(settings: &Settings, clock: Clock) -> (Fleet, Vec<resolve::N
 }
 
 /// Of one worker, by listener.
-pub(super) type Sockets = Vec<(TcpListener, Keepalive)>;
+pub(super) type Sockets = Vec<(TcpListener, SessionOptions)>;
 
 /// Opens all sockets of all listeners: by worker, then by listener.
 pub(super) fn open_listeners(
@@ -74,7 +74,7 @@ pub(super) fn open_listeners(
             address,
         });
         for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
-            sockets_of_worker.push((socket, options.keepalive));
+            sockets_of_worker.push((socket, options.session));
         }
     }
     Ok((slots, by_worker))

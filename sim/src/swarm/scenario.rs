@@ -378,6 +378,8 @@ impl Door {
             half_close_timeout: Duration::from_millis(self.half_close_ms),
             admission: self.admission.and_then(bucket),
             per_source: self.per_source.and_then(NonZeroU32::new).map(Sources::new),
+            // As good as drawn.
+            paced: self.pool % 2 == 1,
             ..Listener::new("l", unpack, PoolId(self.pool as u32))
         }
     }

@@ -12,6 +12,8 @@ use super::process::{OTHER_CPU, Process, RELAY_CPU};
 
 /// tlb with an option that trades the CPU of an idle moment for time; beside the others, not among them.
 pub(crate) const TLB_SPINNING: &str = "tlb spin";
+/// tlb with the congestion control that most hosts have, whatever this one has.
+pub(crate) const TLB_CUBIC: &str = "tlb cubic";
 
 /// A connection without a relay from one CPU to the other, which is as far as one by a relay goes.
 pub(crate) const DIRECT_ACROSS: &str = "direct across";
@@ -89,9 +91,14 @@ pub(crate) fn start(
         ports(number)
     };
     let tlb = tlb_binary()?;
-    for (product, spin) in [("tlb", 0), (TLB_SPINNING, 100)] {
+    let variants = [
+        ("tlb", 0, ""),
+        (TLB_SPINNING, 100, ""),
+        (TLB_CUBIC, 0, "congestion = \"cubic\"\n"),
+    ];
+    for (product, spin, listener) in variants {
         let at = next();
-        let text = tlb_config(at, backend, spin);
+        let text = tlb_config(at, backend, spin, listener);
         let file = write(folder, &format!("{product}.toml"), &text)?;
         let args = ["run", "-c", &file, "--log-level", "error"];
         let process = Process::start(RELAY_CPU, &tlb, &args)?;
@@ -201,13 +208,14 @@ fn tlb_binary() -> io::Result<String> {
     Ok(binary.display().to_string())
 }
 
-fn tlb_config(at: [SocketAddr; 2], backend: [SocketAddr; 2], spin: u32) -> String {
+/// `more` is what each listener has beside that.
+fn tlb_config(at: [SocketAddr; 2], backend: [SocketAddr; 2], spin: u32, more: &str) -> String {
     let mut text = format!("workers = 1\nspin-us = {spin}\n");
     text += "[unpack.station]\nkind = \"length-field\"\nmagic = \"2a\"\n\
          length = { offset = 1, width = 4, adjust = 2 }\nkey = { offset = 19, length = 4 }\n";
     for (name, (at, to)) in ["echo", "sink"].iter().zip(at.iter().zip(backend)) {
         text += &format!(
-            "[[listener]]\nname = \"{name}\"\nbind = \"{at}\"\nunpack = \"station\"\npool = \"{name}\"\n\
+            "[[listener]]\nname = \"{name}\"\nbind = \"{at}\"\nunpack = \"station\"\npool = \"{name}\"\n{more}\
              [[pool]]\nname = \"{name}\"\nbackends = [{{ id = \"a\", address = \"{to}\" }}, \
              {{ id = \"b\", address = \"{to}\" }}]\n"
         );

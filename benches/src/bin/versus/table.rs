@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::load::Work;
-use super::peers::{DIRECT_ACROSS, TLB_SPINNING};
+use super::peers::{DIRECT_ACROSS, TLB_CUBIC, TLB_SPINNING};
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,9 +67,9 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
             None => best.push(entry),
         }
     }
-    let peers = best
-        .iter()
-        .filter(|it| !["direct", DIRECT_ACROSS, "tlb", TLB_SPINNING].contains(&it.product));
+    let peers = best.iter().filter(|it| {
+        !["direct", DIRECT_ACROSS, "tlb", TLB_SPINNING, TLB_CUBIC].contains(&it.product)
+    });
     let peer = peers.map(|it| cost(work, it)).min_by(f64::total_cmp);
     let tlb = best
         .iter()
