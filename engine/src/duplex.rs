@@ -17,19 +17,14 @@
 //! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
 //! what a peer has not read.
 
+mod half;
 mod rest;
 
 use crate::api::{Close, Ends, Fault, Report, Standing};
 use crate::drive::{Mode, Outcome, Readiness, Via};
 use crate::ids::{Dir, Side};
+use half::Half;
 use rest::Ear;
-
-/// A copy that fills the buffer this many times in a row becomes a splice.
-const FULL_COPIES: u8 = 2;
-/// A splice that brings less than [`SMALL_SPLICE`] this many times in a row becomes a copy.
-const SMALL_SPLICES: u8 = 5;
-/// Below this a splice costs more than a copy (measured: they meet between 32 and 64 KiB).
-const SMALL_SPLICE: usize = 32 * 1024;
 
 /// One kernel call to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,27 +71,6 @@ struct End {
     fault: Option<Fault>,
 }
 
-/// One direction.
-#[derive(Clone, Copy, Debug)]
-struct Half {
-    /// Bytes in the store.
-    held: u32,
-    /// How to fill the store next.
-    via: Via,
-    /// Fills in a row that spoke for the other way of filling.
-    streak: u8,
-    /// The next fill is a copy, whatever `via` says.
-    copy_once: bool,
-    /// What the store holds is in a pipe.
-    piped: bool,
-    /// The FIN was passed on.
-    shut: bool,
-    /// How it is known that the source is readable.
-    ear: Ear,
-    /// What came from it since it was last found empty, in 64 bytes.
-    brought: u16,
-}
-
 /// The relay of one session, as decisions.
 #[derive(Clone, Debug)]
 pub struct Duplex {
@@ -121,21 +95,7 @@ pub struct Duplex {
 impl Duplex {
     /// A relay that has not begun, for a client that was just accepted: there may well be bytes to read already.
     pub fn new(mode: Mode) -> Self {
-        let via = if mode == Mode::Splice {
-            Via::Splice
-        } else {
-            Via::Copy
-        };
-        let half = Half {
-            held: 0,
-            via,
-            streak: 0,
-            copy_once: false,
-            piped: false,
-            shut: false,
-            ear: Ear::Open,
-            brought: 0,
-        };
+        let half = Half::new(mode);
         let client = End {
             readable: true,
             writable: true,
@@ -574,28 +534,6 @@ impl Duplex {
         end.more = false;
         // A broken socket that has nothing more will never have anything.
         end.finished |= end.fault.is_some();
-    }
-}
-
-impl Half {
-    /// Small messages are cheaper by copy, large flows by splice: follow what is seen.
-    fn adapt(&mut self, mode: Mode, via: Via, bytes: usize, short: bool) {
-        if mode != Mode::Auto {
-            return;
-        }
-        let (speaks_for_change, enough, other) = match via {
-            Via::Copy => (!short && bytes >= SMALL_SPLICE, FULL_COPIES, Via::Splice),
-            Via::Splice => (bytes < SMALL_SPLICE, SMALL_SPLICES, Via::Copy),
-        };
-        if self.via != via || !speaks_for_change {
-            self.streak = 0;
-            return;
-        }
-        self.streak += 1;
-        if self.streak >= enough {
-            self.via = other;
-            self.streak = 0;
-        }
     }
 }
 

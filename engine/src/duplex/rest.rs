@@ -6,7 +6,8 @@
 //! time has come ([`Duplex::visit`]). It is listened to again ([`Op::Listen`]) when that was little. A side whose
 //! destination takes nothing rests, too, as its events would be for nothing.
 
-use super::{Duplex, Half, Op};
+use super::half::GRAIN;
+use super::{Duplex, Op};
 use crate::api::Fault;
 use crate::drive::Via;
 use crate::ids::{Dir, Side};
@@ -14,8 +15,6 @@ use crate::ids::{Dir, Side};
 /// Bytes, as a power of two, that make a source rest unless it is told otherwise: 128 KiB. A flow of which less gathers
 /// between two visits is not worth a timer.
 pub(super) const HEAVY: u8 = 17;
-/// What [`Half::brought`] counts.
-const GRAIN: usize = 64;
 
 /// How it is known that a source is readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +73,7 @@ impl Duplex {
     /// A fill through `via` brought so many bytes.
     pub(super) fn brought(&mut self, dir: Dir, via: Via, bytes: usize) {
         let half = &mut self.halves[dir as usize];
-        let grains = u16::try_from(bytes.div_ceil(GRAIN)).unwrap_or(u16::MAX);
-        half.brought = half.brought.saturating_add(grains);
+        half.gather(bytes);
         // Asking a resting source again would bring a crumb or `EAGAIN`: what it has by the next visit comes then.
         if half.ear != Ear::Open && via == Via::Splice && bytes < 1 << self.heavy {
             self.end(dir.from()).readable = false;
@@ -111,11 +109,5 @@ impl Duplex {
                 _ => None,
             }
         })
-    }
-}
-
-impl Half {
-    const fn is_heavy(&self, heavy: u8) -> bool {
-        self.brought as usize * GRAIN >= 1 << heavy
     }
 }

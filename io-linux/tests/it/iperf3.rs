@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::support::eventually;
 use crate::support::programs::{Server, free_address, installed, run};
 use crate::support::setup::{Setup, id};
+use crate::support::site::UNPACED;
 use crate::support::tlb::{Tlb, field};
 
 /// A cookie is 36 characters and a NUL.
@@ -26,13 +27,16 @@ fn serve(address: SocketAddr) -> Server {
     Server::start(&mut command, READY)
 }
 
-fn control_and_data_meet(relay: &str) {
+fn control_and_data_meet(relay: &str, listener: Option<&str>) {
     if !installed(&["iperf3"]) {
         return;
     }
     let addresses: Vec<SocketAddr> = (0..3).map(free_address).collect();
     let servers: Vec<Server> = addresses.iter().map(|&address| serve(address)).collect();
-    let setup = Setup::new(&addresses).workers(2).unpack(COOKIE).top(relay);
+    let mut setup = Setup::new(&addresses).workers(2).unpack(COOKIE).top(relay);
+    if let Some(line) = listener {
+        setup = setup.listener(line);
+    }
     let tlb = Tlb::start(&setup);
     let mut sessions = 0;
     let mut tests = 0;
@@ -89,10 +93,15 @@ fn every_cookie_has_one_server(tlb: &Tlb, sessions: usize) {
 
 #[test]
 fn control_and_data_connections_meet_through_copy() {
-    control_and_data_meet("relay = \"copy\"");
+    control_and_data_meet("relay = \"copy\"", None);
 }
 
 #[test]
 fn control_and_data_connections_meet_through_splice() {
-    control_and_data_meet("relay = \"splice\"");
+    control_and_data_meet("relay = \"splice\"", None);
+}
+
+#[test]
+fn control_and_data_meet_where_sources_rest() {
+    control_and_data_meet("relay = \"auto\"", Some(UNPACED));
 }

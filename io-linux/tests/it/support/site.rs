@@ -9,6 +9,9 @@ use super::setup::Setup;
 use super::stream::{Stream, frame};
 use super::tlb::Tlb;
 
+/// Sources rest by it, whatever the host does: where it paces they would not.
+pub(crate) const UNPACED: &str = "congestion = \"reno\"";
+
 /// How a client's bytes get to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Through {
@@ -54,7 +57,11 @@ impl Site {
             Through::Splice => "relay = \"splice\"",
             Through::Auto => "relay = \"auto\"",
         };
-        let tlb = Tlb::start(&change(Setup::new(&addresses).top(relay)));
+        let mut setup = Setup::new(&addresses).top(relay);
+        if through != Through::Copy {
+            setup = setup.listener(UNPACED);
+        }
+        let tlb = Tlb::start(&change(setup));
         Self {
             entry: tlb.address(),
             tlb: Some(tlb),
