@@ -4,7 +4,7 @@ use super::rest::Ear;
 use crate::drive::{Mode, Via};
 
 /// A copy that fills the buffer this many times in a row becomes a splice.
-pub(super) const FULL_COPIES: u8 = 2;
+const FULL_COPIES: u8 = 2;
 /// A splice that brings less than [`SMALL_SPLICE`] this many times in a row becomes a copy.
 pub(super) const SMALL_SPLICES: u8 = 5;
 /// Below this a splice costs more than a copy (measured: they meet between 32 and 64 KiB).

@@ -82,6 +82,9 @@ impl Duplex {
 
     /// Called when nothing else is to be done: whose events are to be switched.
     pub(super) fn rests(&mut self) -> Option<Op> {
+        if self.is_finished() {
+            return None;
+        }
         Side::BOTH.into_iter().find_map(|side| {
             let dir = side.outgoing();
             let (blocked, reads) = (self.halves[dir as usize].held > 0, self.may_fill(dir));

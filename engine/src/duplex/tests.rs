@@ -1,7 +1,7 @@
 //! The relay's decisions against two sockets made of numbers.
 
+use super::half::{SMALL_SPLICE, SMALL_SPLICES};
 use super::world::{PIPE, SLOTS, Sock, Step, World, check};
-use super::half::{FULL_COPIES, SMALL_SPLICE, SMALL_SPLICES};
 use super::*;
 use alloc::vec::Vec;
 use proptest::prelude::*;
