@@ -1,9 +1,9 @@
 //! The congestion control that a session's sockets have.
 
+use std::os::fd::AsFd;
 use std::{fmt, fs, io};
 
 use socket2::SockRef;
-use std::os::fd::AsFd;
 
 /// Longest name, in bytes (`TCP_CA_NAME_MAX`, less the final zero).
 const NAME_MAX: usize = 15;

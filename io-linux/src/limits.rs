@@ -101,8 +101,8 @@ pub(crate) fn listener_share(listener: &Listener, worker: usize, workers: usize)
     }
 }
 
-/// Makes what the listeners of `settings` count with, and finds out what their kernel does, once for the process. A listener that `before`
-/// has too, by its name, goes on with what it counted there: sessions that live count, and a rate
+/// Makes what the listeners of `settings` count with, and finds out whether their kernel paces, once for the process. A
+/// listener that `before` has too, by its name, goes on with what it counted there: sessions that live count, and a rate
 /// that stays is not granted a second burst by a reload.
 pub(crate) fn adopt(settings: &mut Settings, before: Option<&Settings>) {
     let before: HashMap<&str, &ListenerSettings> = before

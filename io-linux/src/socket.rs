@@ -256,11 +256,11 @@ pub(crate) fn change_options(listener: &impl AsFd, options: ListenerOptions) -> 
         Some(probes) => socket.set_tcp_keepalive(&probes)?,
         None => socket.set_keepalive(false)?,
     }
+    socket.set_tcp_user_timeout(session.user_timeout)?;
     match session.congestion {
-        Some(congestion) => congestion::set(listener, congestion)?,
-        None => congestion::reset(listener)?,
+        Some(congestion) => congestion::set(listener, congestion),
+        None => congestion::reset(listener),
     }
-    socket.set_tcp_user_timeout(session.user_timeout)
 }
 
 /// Whether the peer has ended its stream or broken the connection, and no byte is left to be read. One that is still

@@ -26,7 +26,7 @@ use crate::listen::listen;
 use crate::registry::UnpackRegistry;
 use crate::resolve;
 use crate::session_log::SessionLog;
-use crate::socket::{ListenerOptions, SessionOptions};
+use crate::socket::{self, ListenerOptions, SessionOptions};
 use crate::worker::{Control, Reconfigure};
 
 /// Where the configuration comes from.
@@ -93,6 +93,18 @@ fn plan(slots: &[Option<Slot>], new: &[ListenerSettings]) -> Plan {
     plan.removed = ids.filter(|id| !plan.kept.contains_key(id)).collect();
     plan.removed.sort_unstable();
     plan
+}
+
+/// Whether this kernel has what the listeners' sessions are to have. Those that stay get it in the workers, where it would
+/// be too late to refuse the whole.
+fn can_have(listeners: &[ListenerSettings]) -> Result<(), String> {
+    let lacks = |listener: &ListenerSettings| {
+        let error = socket::tcp(&listener.bind)
+            .and_then(|scratch| socket::set_late(&scratch, options(listener).session))
+            .err()?;
+        Some(format!("listener {}: {error}", listener.engine.name))
+    };
+    listeners.iter().find_map(lacks).map_or(Ok(()), Err)
 }
 
 /// Listening sockets of a new listener, one for each worker.
@@ -196,6 +208,7 @@ impl ControlThread {
 
     fn adopt(&mut self, mut new: Settings) -> Result<ReloadView, String> {
         let plan = plan(&self.slots, &new.listeners);
+        can_have(&new.listeners)?;
         let opened = open(&new.listeners, &plan.opened, self.remotes.len(), &self.cpus)?;
         let log = self.open_log(&new)?;
         let mut view = differences(&self.settings, &new);

@@ -163,6 +163,11 @@ fn a_signal_reloads_too_and_a_wrong_file_is_told_in_the_log() {
     tlb.rewrite(&config(first, Some(taken_at), farm.addresses(), &admin));
     let (done, text) = reload(&admin);
     assert!(!done && text.contains("cannot listen"), "{text}");
+    // So does what this kernel does not have, of a listener that stays.
+    let text = config(first, Some(second), farm.addresses(), &admin);
+    tlb.rewrite(&text.replace("unpack = ", "congestion = \"no_such\"\nunpack = "));
+    let (done, text) = reload(&admin);
+    assert!(!done && text.contains("no_such"), "{text}");
     let mut client = connect(second);
     client
         .write_all(&frame(1, FRAME))
