@@ -16,7 +16,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::api::{Close, Fault};
 use crate::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
-use crate::time::Timestamp;
+use crate::time::{Duration, Timestamp};
 
 /// The kernel as the engine's loop uses it: non-blocking calls, one each, that decide nothing.
 ///
@@ -175,6 +175,33 @@ pub enum Outcome {
     Broken(Fault),
     /// There is no pipe to be had now: use a buffer. Only from [`Io::fill`] through a pipe.
     NoPipe,
+}
+
+/// What came of [`Io::hand_off`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOff {
+    /// The peers' packets go their own way from now on.
+    Done,
+    /// Not now, but perhaps later.
+    Later,
+    /// Not this session: its two connections do not match, or this kernel or this process may not.
+    Never,
+}
+
+/// How a session that was handed off stands, and what was moved for it since that was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes that the receiver of each direction has acknowledged, without those that the sockets sent themselves, by
+    /// [`Dir`]. Counted once the sockets are gone.
+    pub moved: [u64; 2],
+    /// Directions whose FIN is acknowledged, by [`Dir`]. Known once the sockets are gone.
+    pub ended: [bool; 2],
+    /// Who reset the connection.
+    pub reset: Option<Side>,
+    /// Whether the sockets are gone. Until then they may have something to relay, as ever.
+    pub gone: bool,
+    /// For how long neither peer has sent anything.
+    pub quiet: Duration,
 }
 
 /// Through what a direction's bytes pass.

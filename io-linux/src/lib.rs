@@ -15,6 +15,7 @@ pub mod control;
 mod cpus;
 mod demo;
 mod fault;
+mod hand_off;
 mod io;
 mod journal;
 mod limits;

@@ -62,6 +62,12 @@ pub(crate) struct ListenerOptions {
 /// same, and its preread has its deadline. The least there is.
 const DEFER: i32 = 1;
 
+/// Sets for how many seconds a listening socket keeps to itself a connection whose client has sent nothing yet
+/// (`TCP_DEFER_ACCEPT`, tcp(7)), which the kernel rounds up to its retransmissions; 0: not at all.
+fn defer_accept(listener: &impl AsFd, seconds: i32) -> io::Result<()> {
+    sys::set_tcp_option(listener, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
 /// Sets what a listening socket has. Accepted ones inherit it.
 ///
 /// # Errors
@@ -69,7 +75,7 @@ const DEFER: i32 = 1;
 pub(crate) fn set_listener_options(socket: &Socket, options: ListenerOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if options.defer {
-        sys::defer_accept(socket, DEFER)?;
+        defer_accept(socket, DEFER)?;
     }
     set_options(socket, options.session)
 }
@@ -250,7 +256,7 @@ pub(crate) fn take_error(socket: &TcpStream) -> Option<Fault> {
 /// The kernel refuses an option.
 pub(crate) fn change_options(listener: &impl AsFd, options: ListenerOptions) -> io::Result<()> {
     let ListenerOptions { session, defer } = options;
-    sys::defer_accept(listener, if defer { DEFER } else { 0 })?;
+    defer_accept(listener, if defer { DEFER } else { 0 })?;
     let socket = SockRef::from(listener);
     match session.probes() {
         Some(probes) => socket.set_tcp_keepalive(&probes)?,

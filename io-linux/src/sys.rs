@@ -20,26 +20,46 @@ mod ioctl {
     nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
 }
 
-/// Sets for how long a listening socket keeps to itself a connection whose client has sent nothing yet
-/// (`TCP_DEFER_ACCEPT`, tcp(7)): whole seconds, which the kernel rounds up to its retransmissions; 0: not at all.
+/// Sets an option of TCP (tcp(7)) whose value is an `int`.
 ///
 /// # Errors
-/// It is not a TCP socket.
-pub(crate) fn defer_accept(listener: &impl AsFd, seconds: i32) -> io::Result<()> {
+/// It is not a TCP socket, or the option is not for this user or this state.
+pub(crate) fn set_tcp_option(socket: &impl AsFd, option: i32, value: i32) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
-    let value: libc::c_int = seconds;
-    // SAFETY: the descriptor is open for as long as `listener` is borrowed, and the kernel reads `size` bytes, which are
+    let value: libc::c_int = value;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `size` bytes, which are
     // those of `value`, before the call returns.
     let result = unsafe {
         libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
+            option,
             (&raw const value).cast(),
             size,
         )
     };
     Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// Asks for an option of TCP (tcp(7)): at most `N` bytes of its value, and zeros for what this kernel does not say.
+///
+/// # Errors
+/// As for [`set_tcp_option`].
+pub(crate) fn tcp_option<const N: usize>(socket: &impl AsFd, option: i32) -> io::Result<[u8; N]> {
+    let mut value = [0; N];
+    let mut size = N as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes at most `size` bytes to
+    // `value`, which has as many, and one length to `size`, and both live until the call has returned.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            value.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    Errno::result(result).map(|_| value).map_err(io::Error::from)
 }
 
 /// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged.

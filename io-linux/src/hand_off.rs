@@ -1,0 +1,380 @@
+//! Sessions whose packets the kernel forwards: what tlb does when it has nothing left to decide.
+//!
+//! tlb has two connections for each session. After the hand-off its client and its backend talk to each other: a program at
+//! the ingress of every interface (`hand_off.bpf.c`) turns the packets of one connection into packets of the other one,
+//! which costs about what routing them would. Neither peer notices.
+//!
+//! ```text
+//!   relayed ── hand_off ──▶ late ── settled ──▶ gone ── over, or revoked
+//! ```
+//! *Late*: packets go their own way, but the sockets may still hold bytes, or wait for acknowledgements of what they sent
+//! themselves. They relay and repeat as ever, as the numbers they use stay right; what the peers get twice they drop.
+//! *Gone*: the sockets are closed without a word (`TCP_REPAIR`, tcp(7)). The port towards the backend stays taken, by a
+//! socket that never says anything, so that no other connection comes to have the same addresses.
+//!
+//! It takes `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_BPF` and `CAP_PERFMON`, and Linux 6.6. The program goes with the process:
+//! if tlb is killed, the sessions end as they would have.
+
+mod layout;
+mod leg;
+mod poke;
+mod program;
+mod routes;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use slab::Slab;
+use socket2::SockRef;
+use tlb_engine::drive::{Flow, HandOff};
+use tlb_engine::ids::{Dir, SessionId, Side};
+use tlb_engine::time::Timestamp;
+
+use self::layout::{Seen, Tuple};
+use self::leg::Leg;
+use self::routes::Routes;
+use crate::sys;
+
+pub(crate) use program::Program;
+
+/// Most sessions that are handed off at a time, in the process.
+pub(crate) const SESSIONS: u32 = 65_536;
+/// Bytes that may come between a look at the sockets and the hand-off, and which they must be able to send unheard.
+const SURPRISE: u32 = 4096;
+/// For how long packets are awaited that came before the hand-off.
+const STRAGGLERS: Duration = Duration::from_millis(20);
+/// For how long a session that is over is remembered, for the last acknowledgement may be lost.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// One worker's sessions that were handed off.
+#[derive(Debug)]
+pub(crate) struct HandedOff {
+    program: Arc<Program>,
+    routes: Routes,
+    /// The first of its places in the maps.
+    base: u32,
+    /// How many it has.
+    limit: usize,
+    places: Slab<SessionId>,
+    /// By the slot of the session.
+    sessions: HashMap<usize, Handed>,
+    /// Those that are over, the first one first.
+    over: VecDeque<(Timestamp, Handed)>,
+}
+
+/// A session that was handed off. What comes in pairs is by [`Side`].
+#[derive(Debug)]
+struct Handed {
+    place: usize,
+    since: Timestamp,
+    tuples: [Tuple; 2],
+    flows: [layout::Flow; 2],
+    /// What the sockets had written then.
+    sent: [u32; 2],
+    /// What they wrote themselves since, when they were closed.
+    own: [u64; 2],
+    /// Directions whose FIN the sockets passed on themselves, by [`Dir`].
+    ended: [bool; 2],
+    /// What was reported, by [`Dir`].
+    told: [u64; 2],
+    gone: bool,
+    reset: bool,
+    /// Keeps the port towards the backend.
+    port: Option<TcpStream>,
+}
+
+/// Both sockets of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) client: &'a TcpStream,
+    pub(crate) backend: &'a TcpStream,
+}
+
+impl HandedOff {
+    /// Nothing yet, for worker `number` of `workers`.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub(crate) fn new(program: Arc<Program>, number: usize, workers: usize) -> io::Result<Self> {
+        let limit = SESSIONS as usize / workers.max(1);
+        Ok(Self {
+            program,
+            routes: Routes::new()?,
+            base: (number * limit) as u32,
+            limit,
+            places: Slab::new(),
+            sessions: HashMap::new(),
+            over: VecDeque::new(),
+        })
+    }
+
+    /// Which worker of `workers` the program speaks to when it names that slot.
+    pub(crate) const fn worker_of(slot: u32, workers: usize) -> usize {
+        slot as usize / 2 / (SESSIONS as usize / workers)
+    }
+
+    /// Which session has that slot.
+    pub(crate) fn session_of(&self, slot: u32) -> Option<SessionId> {
+        let place = (slot / 2).checked_sub(self.base)?;
+        self.places.get(place as usize).copied()
+    }
+
+    /// Whether the session is handed off.
+    pub(crate) fn has(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session.index())
+    }
+
+    /// Hands a session off if its sockets allow it now. Each direction holds `held` bytes that were read and not written,
+    /// by [`Dir`].
+    pub(crate) fn hand_off(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        sockets: Pair<'_>,
+        held: [usize; 2],
+    ) -> HandOff {
+        if self.places.len() == self.limit {
+            return HandOff::Later;
+        }
+        let legs = Leg::of(sockets.client).and_then(|client| {
+            Ok(client.zip(Leg::of(sockets.backend)?))
+        });
+        let (client, backend) = match legs {
+            Ok(Some(legs)) => legs,
+            Ok(None) => return HandOff::Later,
+            Err(_) => return HandOff::Never,
+        };
+        if !client.suits(&backend) {
+            return HandOff::Never;
+        }
+        let held = held.map(|bytes| bytes as u32);
+        let pending = [held[0] + client.unread, held[1] + backend.unread];
+        let room = backend.has_room(pending[0] + SURPRISE) && client.has_room(pending[1] + SURPRISE);
+        if !(client.is_plain() && backend.is_plain() && room) {
+            return HandOff::Later;
+        }
+        let interfaces = [client, backend].map(|leg| self.routes.interface(leg.tuple.from.ip()));
+        let interfaces = match interfaces {
+            // A packet for this host itself must have come from it, and may not leave it.
+            [Some(0), Some(0)] => [0, 0],
+            [Some(0) | None, _] | [_, Some(0) | None] => return HandOff::Never,
+            [Some(client), Some(backend)] => [client, backend],
+        };
+        let place = self.places.insert(session);
+        let handed = Handed {
+            place,
+            since: now,
+            tuples: [client.tuple, backend.tuple],
+            flows: flows(&client, &backend, pending, interfaces, 2 * (self.base + place as u32)),
+            sent: [client.sent, backend.sent],
+            own: [0; 2],
+            ended: [false; 2],
+            told: [0; 2],
+            gone: false,
+            reset: false,
+            port: None,
+        };
+        if self.put(&handed, [client, backend]).is_err() {
+            self.forget(handed);
+            return HandOff::Later;
+        }
+        self.sessions.insert(session.index(), handed);
+        HandOff::Done
+    }
+
+    fn put(&self, handed: &Handed, legs: [Leg; 2]) -> Result<(), aya::maps::MapError> {
+        let now = leg::now();
+        for (side, leg) in legs.into_iter().enumerate() {
+            let seen = Seen::new(now, leg.sent, leg.received);
+            self.program.put(handed.tuples[side], &handed.flows[side], Some(seen))?;
+        }
+        Ok(())
+    }
+
+    /// A socket of a session that is handed off has sent a FIN.
+    pub(crate) fn ended(&mut self, session: SessionId, dir: Dir) {
+        if let Some(handed) = self.sessions.get_mut(&session.index()) {
+            handed.ended[dir as usize] = true;
+        }
+    }
+
+    /// How things stand, and what was moved since it was asked last. `sockets` are there until it has said that they are
+    /// gone, and hold nothing if `empty`. The backend's is to be replaced then by what [`HandedOff::close`] needs.
+    pub(crate) fn flow(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        sockets: Option<Pair<'_>>,
+        empty: bool,
+    ) -> Flow {
+        let Some(handed) = self.sessions.get_mut(&session.index()) else {
+            return Flow::default();
+        };
+        let seen = [0, 1].map(|side| self.program.seen(handed.flows[side].slot));
+        let reset = Side::BOTH.into_iter().find(|&side| seen[side as usize].has_reset());
+        handed.reset = reset.is_some();
+        if let Some(sockets) = sockets
+            && !handed.gone
+            && empty
+            && now.since(handed.since) >= STRAGGLERS
+        {
+            // A socket that does not say leaves everything as it is.
+            let _ = handed.settle(&self.program, sockets, seen);
+        }
+        let mut flow = Flow {
+            quiet: Duration::from_nanos(leg::now().saturating_sub(seen[0].last.max(seen[1].last))),
+            reset,
+            gone: handed.gone,
+            ..Flow::default()
+        };
+        for dir in Dir::BOTH.into_iter().filter(|_| handed.gone) {
+            let (to, place) = (dir.to() as usize, dir as usize);
+            let fin = seen[to].has_acked_fin() && !handed.ended[place];
+            flow.ended[place] = fin || handed.ended[place];
+            let moved = (seen[to].acked - u64::from(fin)).saturating_sub(handed.own[to]);
+            flow.moved[place] = moved.saturating_sub(handed.told[place]);
+            handed.told[place] = handed.told[place].max(moved);
+        }
+        flow
+    }
+
+    /// The session ends. If that is not what its peers have agreed on, they are told.
+    pub(crate) fn close(&mut self, now: Timestamp, session: SessionId, in_order: bool) {
+        let Some(handed) = self.sessions.remove(&session.index()) else {
+            return;
+        };
+        if in_order && handed.gone {
+            self.over.push_back((now + LAST_WORDS, handed));
+            return;
+        }
+        let (tuples, told) = (handed.tuples, handed.reset);
+        self.forget(handed);
+        if !told {
+            for tuple in tuples {
+                // A peer without a way to it finds out when it sends something.
+                let _ = poke::poke(tuple);
+            }
+        }
+    }
+
+    /// It is `now`: forgets those that have been over for long enough.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        while self.due().is_some_and(|due| due <= now) {
+            if let Some((_, handed)) = self.over.pop_front() {
+                self.forget(handed);
+            }
+        }
+    }
+
+    /// When to call [`HandedOff::tick`] at the latest.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        self.over.front().map(|&(at, _)| at)
+    }
+
+    /// Gives everything back. The packets of its peers are answered with resets from now on.
+    fn forget(&mut self, handed: Handed) {
+        for tuple in handed.tuples {
+            self.program.remove(tuple);
+        }
+        self.places.remove(handed.place);
+    }
+
+    /// What the backend's port is kept by, to be taken off the event queue before.
+    pub(crate) fn keep_port(&mut self, session: SessionId, backend: TcpStream) {
+        if let Some(handed) = self.sessions.get_mut(&session.index()) {
+            handed.port = Some(backend);
+        }
+    }
+}
+
+impl Drop for HandedOff {
+    fn drop(&mut self) {
+        let handed = self.sessions.drain().map(|(_, handed)| handed);
+        for handed in handed.chain(self.over.drain(..).map(|(_, handed)| handed)) {
+            for tuple in handed.tuples {
+                self.program.remove(tuple);
+            }
+        }
+    }
+}
+
+impl Handed {
+    /// Closes the sockets without a word, if they have nothing left to do.
+    fn settle(&mut self, program: &Program, sockets: Pair<'_>, seen: [Seen; 2]) -> io::Result<()> {
+        let pair = [sockets.client, sockets.backend];
+        let mut done = true;
+        for side in [0, 1] {
+            let socket = pair[side];
+            let (sent, _) = leg::numbers(socket)?;
+            let idle = rustix::io::ioctl_fionread(socket)? == 0;
+            done &= idle && (sys::unacknowledged(socket) == 0 || seen[side].has_acked(sent));
+            self.own[side] = u64::from(sent.wrapping_sub(self.sent[side]));
+            if self.flows[side].own_end != Some(sent) {
+                self.flows[side].own_end = Some(sent);
+                let _ = program.put(self.tuples[side], &self.flows[side], None);
+            }
+        }
+        if !done {
+            return Ok(());
+        }
+        for side in [0, 1] {
+            self.flows[side].own_end = None;
+            let _ = program.put(self.tuples[side], &self.flows[side], None);
+        }
+        silence(sockets.client)?;
+        silence(sockets.backend)?;
+        hold(sockets.backend, self.tuples[Side::Backend as usize])?;
+        self.gone = true;
+        Ok(())
+    }
+}
+
+/// What becomes of packets of either side.
+fn flows(
+    client: &Leg,
+    backend: &Leg,
+    pending: [u32; 2],
+    interfaces: [u32; 2],
+    slot: u32,
+) -> [layout::Flow; 2] {
+    // Byte n of a stream has number n of the connection it comes in by, and its own of the one it leaves by: what was
+    // received so far will, when all of it is written, have been sent.
+    let forward = (backend.sent.wrapping_add(pending[0])).wrapping_sub(client.received);
+    let back = (client.sent.wrapping_add(pending[1])).wrapping_sub(backend.received);
+    let flow = |of: &Leg, other: &Leg, seq_add: u32, ack_add: u32, place: u32| layout::Flow {
+        becomes: other.tuple.reversed(),
+        seq_add,
+        ack_add: ack_add.wrapping_neg(),
+        slot: slot + place,
+        interface: interfaces[1 - place as usize],
+        clock: other.clock,
+        scale: (of.scales().0, other.scales().1),
+        own_end: Some(of.sent.wrapping_add(pending[1 - place as usize])),
+    };
+    [
+        flow(client, backend, forward, back, 0),
+        flow(backend, client, back, forward, 1),
+    ]
+}
+
+/// Ends a connection of which its peer is to hear nothing.
+fn silence(socket: &TcpStream) -> io::Result<()> {
+    sys::set_tcp_option(socket, libc::TCP_REPAIR, leg::REPAIR)?;
+    Ok(rustix::net::connect_unspec(socket)?)
+}
+
+/// Has the kernel take it for connected, as `tuple` says, so that nobody else gets the same addresses. It never says
+/// anything.
+fn hold(socket: &TcpStream, tuple: Tuple) -> io::Result<()> {
+    let it = SockRef::from(socket);
+    it.set_keepalive(false)?;
+    it.bind(&tuple.to.into())?;
+    it.connect(&tuple.from.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Where one of a session's two connections stands, as its socket knows it.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+use nix::libc;
+
+use super::layout::Tuple;
+use crate::sys;
+
+/// Of `TCP_REPAIR` (`linux/tcp.h`): on, and off without a window probe.
+pub(super) const REPAIR: i32 = 1;
+const NO_REPAIR: i32 = -1;
+/// Of `TCP_REPAIR_QUEUE`.
+const RECV_QUEUE: i32 = 1;
+const SEND_QUEUE: i32 = 2;
+/// Of `tcpi_state`.
+const ESTABLISHED: u8 = 1;
+
+/// One of a session's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg {
+    /// The packets that its peer sends.
+    pub(super) tuple: Tuple,
+    /// The number of the byte that tlb writes next, and of the one that it receives next.
+    pub(super) sent: u32,
+    pub(super) received: u32,
+    /// Received bytes that were not read.
+    pub(super) unread: u32,
+    /// Bytes on their way to the peer.
+    flying: u32,
+    /// A value of its timestamp clock, and at which millisecond of `CLOCK_MONOTONIC` it was read.
+    pub(super) clock: (u32, u32),
+    info: Info,
+}
+
+impl Leg {
+    /// As it is at this moment. `None`: something came meanwhile.
+    ///
+    /// # Errors
+    /// The process may not know (it takes `CAP_NET_ADMIN`), or there is no such connection any more.
+    pub(super) fn of(socket: &TcpStream) -> io::Result<Option<Self>> {
+        let info = Info::of(socket)?;
+        // Before it is read: a clock that is ahead by a tick passes for one, one that is behind does not (RFC 7323
+        // section 5).
+        let clock_ms = (now() / 1_000_000) as u32;
+        let clock = word(socket, libc::TCP_TIMESTAMP)?;
+        let unread = rustix::io::ioctl_fionread(socket)? as u32;
+        let (sent, received) = numbers(socket)?;
+        if rustix::io::ioctl_fionread(socket)? as u32 != unread {
+            return Ok(None);
+        }
+        let tuple = Tuple {
+            from: canonical(socket.peer_addr()?),
+            to: canonical(socket.local_addr()?),
+        };
+        Ok(Some(Self {
+            tuple,
+            sent,
+            received,
+            unread,
+            flying: sys::unacknowledged(socket) as u32,
+            clock: (clock, clock_ms),
+            info,
+        }))
+    }
+
+    /// Whether it is simply connected, and nothing is odd about it.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.info.state == ESTABLISHED && self.info.out_of_order == 0
+    }
+
+    /// Whether what each peer says to tlb can be said to the other one.
+    pub(super) fn suits(&self, other: &Self) -> bool {
+        const TIMESTAMPS: u8 = 1;
+        const SELECTIVE: u8 = 2;
+        const ECN: u8 = 8;
+        const MICROSECONDS: u8 = 64;
+        let (own, others) = (self.info.options, other.info.options);
+        let headers = if self.tuple.from.is_ipv4() { 40 } else { 60 };
+        self.tuple.from.is_ipv4() == other.tuple.from.is_ipv4()
+            && (own ^ others) & (TIMESTAMPS | SELECTIVE) == 0
+            && (own | others) & (ECN | MICROSECONDS) == 0
+            // Nobody tells a peer that its packets are too large for the other one's path.
+            && self.info.advertised + headers <= other.info.path
+            && other.info.advertised + headers <= self.info.path
+    }
+
+    /// Whether its socket can send so many bytes more by itself, hearing of none of them.
+    pub(super) const fn has_room(&self, bytes: u32) -> bool {
+        let Info {
+            congestion_window,
+            unacknowledged,
+            segment,
+            window,
+            unsent,
+            ..
+        } = self.info;
+        let segments = congestion_window.saturating_sub(unacknowledged);
+        unsent == 0
+            && bytes <= segments.saturating_mul(segment)
+            && bytes <= window.saturating_sub(self.flying)
+    }
+
+    /// Window scales: the peer's, and the one that it was told.
+    pub(super) const fn scales(&self) -> (u8, u8) {
+        (self.info.scales & 15, self.info.scales >> 4)
+    }
+}
+
+/// What is asked of `struct tcp_info` (`linux/tcp.h`).
+#[derive(Clone, Copy, Debug)]
+struct Info {
+    state: u8,
+    options: u8,
+    scales: u8,
+    segment: u32,
+    unacknowledged: u32,
+    path: u32,
+    congestion_window: u32,
+    advertised: u32,
+    unsent: u32,
+    out_of_order: u32,
+    window: u32,
+}
+
+impl Info {
+    fn of(socket: &TcpStream) -> io::Result<Self> {
+        let bytes: [u8; 232] = sys::tcp_option(socket, libc::TCP_INFO)?;
+        let word = |at: usize| {
+            let word = bytes[at..].first_chunk().copied();
+            u32::from_ne_bytes(word.unwrap_or_default())
+        };
+        Ok(Self {
+            state: bytes[0],
+            options: bytes[5],
+            scales: bytes[6],
+            segment: word(16),
+            unacknowledged: word(24),
+            path: word(60),
+            congestion_window: word(80),
+            advertised: word(84),
+            unsent: word(144),
+            out_of_order: word(224),
+            window: word(228),
+        })
+    }
+}
+
+/// What the socket of a connection writes and receives next, by number.
+///
+/// # Errors
+/// As for [`Leg::of`].
+pub(super) fn numbers(socket: &TcpStream) -> io::Result<(u32, u32)> {
+    sys::set_tcp_option(socket, libc::TCP_REPAIR, REPAIR)?;
+    let number = |queue| {
+        sys::set_tcp_option(socket, libc::TCP_REPAIR_QUEUE, queue)?;
+        word(socket, libc::TCP_QUEUE_SEQ)
+    };
+    let numbers = number(SEND_QUEUE).and_then(|sent| Ok((sent, number(RECV_QUEUE)?)));
+    sys::set_tcp_option(socket, libc::TCP_REPAIR, NO_REPAIR)?;
+    numbers
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(super) fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn word(socket: &TcpStream, option: i32) -> io::Result<u32> {
+    sys::tcp_option(socket, option).map(u32::from_ne_bytes)
+}
+
+/// An IPv4 address that a socket of IPv6 has is one on the wire.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,249 @@
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use super::*;
+
+/// A session between two peers of this host, whose relay is the test.
+struct Rig {
+    handed: HandedOff,
+    session: SessionId,
+    peers: Vec<TcpStream>,
+    sockets: Vec<TcpStream>,
+    now: Timestamp,
+}
+
+/// `None`, visibly, where the process may not.
+fn program() -> Option<Arc<Program>> {
+    match Program::load(SESSIONS) {
+        Ok((program, _)) => Some(Arc::new(program)),
+        Err(error) if std::env::var_os("TLB_REQUIRE_PROGRAMS").is_none() => {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Rig {
+    fn new(address: &str) -> Option<Self> {
+        let address: SocketAddr = address.parse().unwrap();
+        let pair = || {
+            let listener = TcpListener::bind(address).unwrap();
+            let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (here, _) = listener.accept().unwrap();
+            for socket in [&there, &here] {
+                socket.set_nodelay(true).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            }
+            (there, here)
+        };
+        let handed = HandedOff::new(program()?, 0, 1).unwrap();
+        // The client connects to tlb, tlb to the backend.
+        let ((client, near), (far, backend)) = (pair(), pair());
+        Some(Self {
+            handed,
+            session: SessionId::new(7, 3),
+            peers: vec![client, backend],
+            sockets: vec![near, far],
+            now: Timestamp::from_millis(1000),
+        })
+    }
+
+    /// Relays `bytes` of either peer by hand.
+    fn relay(&mut self, from: Side, bytes: &[u8]) {
+        let (from, to) = (from as usize, from.other() as usize);
+        self.peers[from].write_all(bytes).unwrap();
+        let mut read = vec![0; bytes.len()];
+        self.sockets[from].read_exact(&mut read).unwrap();
+        self.sockets[to].write_all(&read).unwrap();
+        self.takes(to, bytes);
+    }
+
+    fn takes(&mut self, peer: usize, bytes: &[u8]) {
+        let mut read = vec![0; bytes.len()];
+        self.peers[peer].read_exact(&mut read).unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// `bytes` go from one peer to the other with nobody between them.
+    fn sends(&mut self, from: Side, bytes: &[u8]) {
+        self.peers[from as usize].write_all(bytes).unwrap();
+        self.takes(from.other() as usize, bytes);
+    }
+
+    fn hand_off(&mut self, held: [usize; 2]) -> HandOff {
+        let sockets = Pair {
+            client: &self.sockets[0],
+            backend: &self.sockets[1],
+        };
+        self.handed.hand_off(self.now, self.session, sockets, held)
+    }
+
+    fn flow(&mut self) -> Flow {
+        let sockets = self.sockets.first().zip(self.sockets.get(1));
+        let sockets = sockets.map(|(client, backend)| Pair { client, backend });
+        let flow = self.handed.flow(self.now, self.session, sockets, true);
+        if flow.gone && !self.sockets.is_empty() {
+            self.handed.keep_port(self.session, self.sockets.remove(1));
+            self.sockets.clear();
+        }
+        flow
+    }
+
+    /// Until the sockets are gone.
+    fn settle(&mut self) -> Flow {
+        self.now = self.now + STRAGGLERS;
+        for _ in 0..1000 {
+            let flow = self.flow();
+            if flow.gone {
+                return flow;
+            }
+            thread::yield_now();
+        }
+        panic!("the sockets are not done: {:?}", self.handed);
+    }
+
+    /// Until `is` holds of how things stand.
+    fn until(&mut self, is: impl Fn(Flow) -> bool) -> Flow {
+        for _ in 0..100_000 {
+            let flow = self.flow();
+            if is(flow) {
+                return flow;
+            }
+            thread::yield_now();
+        }
+        panic!("{:?}", self.flow());
+    }
+}
+
+const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+
+#[test]
+fn peers_go_on_as_if_nothing_had_happened() {
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else { return };
+        rig.relay(Side::Client, b"question");
+        rig.relay(Side::Backend, b"answer");
+        assert_eq!(rig.hand_off([0, 0]), HandOff::Done, "{host}");
+        for round in 0..50 {
+            rig.sends(Side::Client, format!("question {round}").as_bytes());
+            rig.sends(Side::Backend, format!("answer {round}").as_bytes());
+        }
+        rig.settle();
+        assert!(rig.handed.has(rig.session));
+        for _ in 0..50 {
+            rig.sends(Side::Backend, b"unasked");
+            rig.sends(Side::Client, b"heard");
+        }
+        let flow = rig.until(|flow| flow.moved[1] > 0);
+        assert_eq!(flow.ended, [false; 2]);
+    }
+}
+
+#[test]
+fn what_was_read_and_not_written_comes_before_what_follows() {
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else { return };
+        rig.relay(Side::Client, b"hello");
+        rig.peers[0].write_all(b"held, unread").unwrap();
+        let mut held = [0; 6];
+        rig.sockets[0].read_exact(&mut held).unwrap();
+        assert_eq!(rig.hand_off([6, 0]), HandOff::Done);
+        rig.peers[0].write_all(b", after").unwrap();
+        rig.sockets[1].write_all(&held).unwrap();
+        let mut unread = [0; 6];
+        rig.sockets[0].read_exact(&mut unread).unwrap();
+        rig.sockets[1].write_all(&unread).unwrap();
+        rig.takes(1, b"held, unread, after");
+        rig.settle();
+        rig.sends(Side::Backend, b"fine");
+        let flow = rig.until(|flow| flow.moved[1] > 0);
+        assert_eq!(flow.moved[1], 4, "what the sockets sent is not counted again");
+    }
+}
+
+#[test]
+fn a_stream_is_whole_both_ways_at_once() {
+    const BYTES: usize = 32 << 20;
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else { return };
+        rig.relay(Side::Client, b"hello");
+        assert_eq!(rig.hand_off([0, 0]), HandOff::Done);
+        rig.settle();
+        let at = |place: usize| (place.wrapping_mul(2_654_435_761) >> 7) as u8;
+        let stream: Vec<u8> = (0..BYTES).map(at).collect();
+        thread::scope(|scope| {
+            for peer in &rig.peers {
+                let mut writer = peer.try_clone().unwrap();
+                let stream = &stream;
+                scope.spawn(move || {
+                    writer.write_all(stream).unwrap();
+                    writer.shutdown(std::net::Shutdown::Write).unwrap();
+                });
+            }
+            for peer in &rig.peers {
+                let mut reader = peer.try_clone().unwrap();
+                let stream = &stream;
+                scope.spawn(move || {
+                    let mut read = Vec::with_capacity(BYTES);
+                    reader.read_to_end(&mut read).unwrap();
+                    assert!(read == *stream, "{} bytes, not the same", read.len());
+                });
+            }
+        });
+        let mut moved = [0; 2];
+        for _ in 0..100_000 {
+            let flow = rig.flow();
+            moved = [0, 1].map(|dir| moved[dir] + flow.moved[dir]);
+            if flow.ended == [true; 2] {
+                break;
+            }
+        }
+        assert_eq!(moved, [BYTES as u64; 2], "{host}");
+        rig.handed.close(rig.now, rig.session, true);
+        rig.handed.tick(rig.now + LAST_WORDS);
+        assert!(rig.handed.places.is_empty());
+    }
+}
+
+#[test]
+fn a_reset_is_passed_on_and_told() {
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else { return };
+        rig.relay(Side::Client, b"hello");
+        assert_eq!(rig.hand_off([0, 0]), HandOff::Done);
+        rig.settle();
+        SockRef::from(&rig.peers[1]).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(rig.peers.pop());
+        let error = rig.peers[0].read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(rig.flow().reset, Some(Side::Backend));
+    }
+}
+
+#[test]
+fn both_peers_of_a_session_that_is_revoked_are_reset_though_they_are_idle() {
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else { return };
+        rig.relay(Side::Client, b"hello");
+        assert_eq!(rig.hand_off([0, 0]), HandOff::Done);
+        rig.settle();
+        rig.sends(Side::Backend, b"unasked");
+        rig.handed.close(rig.now, rig.session, false);
+        for peer in &mut rig.peers {
+            let error = peer.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{host}");
+        }
+    }
+}
+
+#[test]
+fn a_session_whose_socket_has_ended_or_has_no_room_stays() {
+    let Some(mut rig) = Rig::new(HOSTS[0]) else { return };
+    rig.relay(Side::Client, b"hello");
+    assert_eq!(rig.hand_off([1 << 30, 0]), HandOff::Later, "no window is that large");
+    rig.peers[0].shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(rig.sockets[0].read(&mut [0]).unwrap(), 0);
+    assert_eq!(rig.hand_off([0, 0]), HandOff::Later);
+}
