@@ -11,7 +11,7 @@ use tlb_engine::Engine;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
-use tlb_engine::drive::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, Driver, First, Flow, HandOff, Io, Mode, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Backend, Pool, Roster};
@@ -130,6 +130,14 @@ impl Io for Nothing {
 
     fn hear(&mut self, _: SocketId, _: bool) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn hand_off(&mut self, _: SessionId) -> HandOff {
+        HandOff::Never
+    }
+
+    fn flow(&mut self, _: SessionId) -> Flow {
+        Flow::default()
     }
 
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}

@@ -140,6 +140,10 @@ pub struct Report {
     pub proven: bool,
     /// A socket broke, and how. Reported once, for the first of the two.
     pub broken: Option<(Side, Fault)>,
+    /// The session was handed off.
+    pub handed_off: bool,
+    /// For how long neither peer has sent anything, where the kernel forwards it and was asked.
+    pub quiet: Option<core::time::Duration>,
     /// Where the relay stands now.
     pub standing: Standing,
 }
@@ -390,6 +394,11 @@ pub enum Event {
         session: SessionId,
         /// The backend; `None` where the unpack named an address.
         backend: Option<Incarnation>,
+    },
+    /// The kernel forwards what its peers send, and tlb waits for the end.
+    HandedOff {
+        /// The session.
+        session: SessionId,
     },
     /// A direction ended in order.
     HalfClosed {

@@ -56,6 +56,8 @@ pub struct Listener {
     /// Whether the kernel sends what it is given bit by bit, by a timer, as BBR has it do. Larger pieces would then only
     /// wait longer, so no source [rests](crate::duplex::Duplex::visit).
     pub paced: bool,
+    /// Whether sessions may be handed to the kernel, once they are established and neither side is busy.
+    pub hand_off: bool,
     /// How fast it accepts sessions; `None` as fast as they come. Shared by the engines of the process.
     pub admission: Option<Bucket>,
     /// Most live sessions of one client address, in the whole process; `None` for no limit.
@@ -86,6 +88,7 @@ impl Listener {
             half_close_timeout: Self::HALF_CLOSE_TIMEOUT,
             replay: false,
             paced: false,
+            hand_off: false,
             admission: None,
             per_source: None,
         }

@@ -121,7 +121,17 @@ pub trait Io {
     /// The fault that kept the kernel from it; the socket is then treated as broken.
     fn hear(&mut self, socket: SocketId, on: bool) -> Result<(), Fault>;
 
-    /// Closes that side's socket, if it is open, and drops what the stores of both directions hold.
+    /// Has the kernel forward what either peer sends from now on, if both sockets allow it. What they have received so
+    /// far, and the stores hold (nothing, when it is called), is relayed as ever.
+    fn hand_off(&mut self, session: SessionId) -> HandOff;
+
+    /// How a session stands that was handed off. When its sockets have nothing more to do, it closes them, which neither
+    /// peer notices; from then on nothing is asked of them.
+    fn flow(&mut self, session: SessionId) -> Flow;
+
+    /// Closes that side's socket, if it is open, and drops what the stores of both directions hold. Of a session that was
+    /// handed off, the first side's decides for both: after [`Close::Fin`] its peers finish by themselves what they have
+    /// agreed on; after [`Close::Reset`] both learn that it is over.
     fn close(&mut self, session: SessionId, side: Side, how: Close);
 }
 
@@ -192,7 +202,7 @@ pub enum HandOff {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Bytes that the receiver of each direction has acknowledged, without those that the sockets sent themselves, by
-    /// [`Dir`]. Counted once the sockets are gone.
+    /// [`Dir`].
     pub moved: [u64; 2],
     /// Directions whose FIN is acknowledged, by [`Dir`]. Known once the sockets are gone.
     pub ended: [bool; 2],

@@ -17,12 +17,14 @@
 //! other side, and only when the other side's kernel has acknowledged it all is that side reset: a reset destroys
 //! what a peer has not read.
 
+mod away;
 mod half;
 mod rest;
 
 use crate::api::{Close, Ends, Fault, Report, Standing};
 use crate::drive::{Mode, Outcome, Readiness, Via};
 use crate::ids::{Dir, Side};
+use away::Away;
 use half::Half;
 use rest::Ear;
 
@@ -45,6 +47,10 @@ pub enum Op {
     Mute(Side),
     /// Have them again, and one for what is there already; answer with [`Duplex::switched`].
     Listen(Side),
+    /// Have the kernel forward what either peer sends from now on; answer with [`Duplex::handed_off`].
+    HandOff,
+    /// Ask how the kernel gets on with it; answer with [`Duplex::flowed`].
+    Flow,
 }
 
 /// What is known about one socket.
@@ -89,6 +95,9 @@ pub struct Duplex {
     watch: bool,
     /// It was, and nothing is left to do here.
     failed: bool,
+    away: Away,
+    /// Fills between two offers to the kernel; 0: there are none.
+    messages: u8,
     report: Report,
 }
 
@@ -112,6 +121,8 @@ impl Duplex {
             told: false,
             watch: false,
             failed: false,
+            away: Away::Never,
+            messages: 0,
             report: Report::default(),
         }
     }
@@ -141,6 +152,8 @@ impl Duplex {
         *self = Self {
             ends: [client, new.ends[Side::Backend as usize]],
             heavy: self.heavy,
+            away: self.away,
+            messages: self.messages,
             ..new
         };
     }
@@ -202,6 +215,9 @@ impl Duplex {
     /// Where bytes are held their reader has paused, and more may wait behind them: that stream is cut, so it ends by a
     /// reset in any case.
     pub fn wind(&mut self, how: Close) {
+        if self.is_away() {
+            return self.revoke();
+        }
         let how = if self.held() > 0 { Close::Reset } else { how };
         self.wind = Some(how);
         self.unwatch();
@@ -222,11 +238,15 @@ impl Duplex {
         if self.watch && self.ends[Side::Backend as usize].finished {
             return Some(Op::Waiting);
         }
+        if self.away == Away::Gone || (self.is_away() && self.wind.is_some()) {
+            return self.offer();
+        }
         self.suspicions()
             .or_else(|| self.transfers())
             .or_else(|| self.shutdowns())
             .or_else(|| self.completion())
             .or_else(|| self.rests())
+            .or_else(|| self.offer())
     }
 
     /// An error hint: read first, as queued bytes still come out before the error does. Where reading is not
@@ -354,6 +374,7 @@ impl Duplex {
                 half.adapt(self.mode, via, bytes, short);
                 self.read_short(side, short);
                 self.brought(dir, via, bytes);
+                self.count_message();
                 if self.watch {
                     self.report.proven = true;
                     self.unwatch();

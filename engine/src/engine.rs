@@ -131,6 +131,12 @@ impl Engine {
         self.get(session).is_some_and(|session| session.rules.paced)
     }
 
+    /// Whether the session may be handed off, see [`Listener::hand_off`](crate::config::Listener::hand_off).
+    pub fn hands_off(&self, session: SessionId) -> bool {
+        self.get(session)
+            .is_some_and(|session| session.rules.hand_off)
+    }
+
     /// The bytes that the backend is to receive first: all that the client sent, from the first one not skipped.
     pub fn preface(&self, session: SessionId) -> Bytes {
         let early = self.get(session).and_then(|session| session.early.as_ref());
@@ -368,7 +374,9 @@ impl Engine {
                 session.active = now;
             }
             // It has the preface: from here on it may take its time.
-            session.phase_by = Timestamp::NEVER;
+            if !session.away {
+                session.phase_by = Timestamp::NEVER;
+            }
             if !session.may_replay() || report.proven || report.ended[Dir::Return as usize] {
                 self.establish(now, index);
             }
@@ -383,6 +391,11 @@ impl Engine {
                     .push_back(Event::HalfClosed { session: id, dir });
             }
         }
+        if report.handed_off {
+            self.events.push_back(Event::HandedOff { session: id });
+        }
+        self.away(now, index, report);
+        let session = &mut self.sessions[index];
         match report.broken {
             Some((Side::Backend, fault))
                 if !session.established && session.phase == Phase::Relaying =>

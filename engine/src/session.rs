@@ -111,6 +111,8 @@ pub(crate) struct Session {
     /// The current attempt is the one by which a backend that is down is tried.
     pub(crate) trial: bool,
     pub(crate) half_closed: bool,
+    /// It was handed off: what passes is asked for from time to time.
+    pub(crate) away: bool,
     pub(crate) accepted: Timestamp,
     /// When a byte passed last.
     pub(crate) active: Timestamp,
@@ -183,6 +185,7 @@ impl Session {
             established: false,
             trial: false,
             half_closed: false,
+            away: false,
             accepted: now,
             active: now,
             phase_by: now + listener.preread_timeout,
@@ -265,22 +268,19 @@ impl Session {
 
     /// The earliest of its deadlines, and which it is.
     pub(crate) fn deadline(&self) -> (Timestamp, Timer) {
-        let listener = &self.rules;
         let phase = match self.phase {
             Phase::Preread => Timer::Preread,
             Phase::Waiting => Timer::Retry,
+            Phase::Relaying if self.away => Timer::Flow,
             Phase::Connecting | Phase::Relaying | Phase::Winding => Timer::Connect,
         };
-        let idle = match (self.phase, self.half_closed) {
-            // Until a byte proves the connection, it is the connect timeout's.
-            (Phase::Relaying, _) if self.phase_by != Timestamp::NEVER => {
+        let idle = match self.phase {
+            // Until a byte proves the connection, it is the connect timeout's; of one that was handed off, the kernel
+            // knows.
+            Phase::Relaying if self.phase_by != Timestamp::NEVER => {
                 (Timestamp::NEVER, Timer::Idle)
             }
-            (Phase::Relaying, true) => (
-                self.after(Some(listener.half_close_timeout)),
-                Timer::HalfClose,
-            ),
-            (Phase::Relaying, false) => (self.after(listener.idle_timeout), Timer::Idle),
+            Phase::Relaying => self.quiet_by(),
             _ => (Timestamp::NEVER, Timer::Idle),
         };
         let first = (self.phase_by, phase).min(idle);
@@ -292,6 +292,15 @@ impl Session {
             .min((ending.wind_by, Timer::Wind))
             .min((ending.stop_at, Timer::Stop))
             .min((ending.tell_at, Timer::Tell))
+    }
+
+    /// When it has been quiet for too long, and what that is called, unless more is heard of.
+    pub(crate) fn quiet_by(&self) -> (Timestamp, Timer) {
+        if self.half_closed {
+            (self.after(Some(self.rules.half_close_timeout)), Timer::HalfClose)
+        } else {
+            (self.after(self.rules.idle_timeout), Timer::Idle)
+        }
     }
 
     fn after(&self, quiet: Option<Duration>) -> Timestamp {

@@ -18,6 +18,8 @@ pub enum Timer {
     Idle,
     /// A byte must have passed the way that is still open.
     HalfClose,
+    /// The kernel, which forwards it, is to be asked how it gets on.
+    Flow,
     /// Look again whether a peer has acknowledged everything.
     Look,
     /// What is winding up must be done.

@@ -13,7 +13,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tlb_engine::api::Close;
-use tlb_engine::drive::Mode;
+use tlb_engine::drive::{HandOff, Mode};
 use tlb_engine::ids::Side;
 
 #[path = "../../engine/src/duplex/world.rs"]
@@ -41,6 +41,7 @@ fn step(what: u8, how: u8) -> Step {
         } else {
             Close::Reset
         }),
+        13 => Step::Offers([HandOff::Done, HandOff::Later, HandOff::Never][amount % 3]),
         _ => Step::Pump(amount % 12),
     }
 }

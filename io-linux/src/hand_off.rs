@@ -17,6 +17,7 @@
 
 mod layout;
 mod leg;
+mod news;
 mod poke;
 mod program;
 mod routes;
@@ -39,7 +40,8 @@ use self::leg::Leg;
 use self::routes::Routes;
 use crate::sys;
 
-pub(crate) use program::Program;
+pub(crate) use news::News;
+pub(crate) use program::{Program, Ring};
 
 /// Most sessions that are handed off at a time, in the process.
 pub(crate) const SESSIONS: u32 = 65_536;
@@ -75,7 +77,7 @@ struct Handed {
     flows: [layout::Flow; 2],
     /// What the sockets had written then.
     sent: [u32; 2],
-    /// What they wrote themselves since, when they were closed.
+    /// What they have written themselves since.
     own: [u64; 2],
     /// Directions whose FIN the sockets passed on themselves, by [`Dir`].
     ended: [bool; 2],
@@ -124,18 +126,17 @@ impl HandedOff {
     }
 
     /// Whether the session is handed off.
-    pub(crate) fn has(&self, session: SessionId) -> bool {
+    #[cfg(test)]
+    fn has(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session.index())
     }
 
-    /// Hands a session off if its sockets allow it now. Each direction holds `held` bytes that were read and not written,
-    /// by [`Dir`].
+    /// Hands a session off, of which nothing is held that was read and not written, if its sockets allow it now.
     pub(crate) fn hand_off(
         &mut self,
         now: Timestamp,
         session: SessionId,
         sockets: Pair<'_>,
-        held: [usize; 2],
     ) -> HandOff {
         if self.places.len() == self.limit {
             return HandOff::Later;
@@ -151,8 +152,7 @@ impl HandedOff {
         if !client.suits(&backend) {
             return HandOff::Never;
         }
-        let held = held.map(|bytes| bytes as u32);
-        let pending = [held[0] + client.unread, held[1] + backend.unread];
+        let pending = [client.unread, backend.unread];
         let room = backend.has_room(pending[0] + SURPRISE) && client.has_room(pending[1] + SURPRISE);
         if !(client.is_plain() && backend.is_plain() && room) {
             return HandOff::Later;
@@ -219,11 +219,10 @@ impl HandedOff {
         handed.reset = reset.is_some();
         if let Some(sockets) = sockets
             && !handed.gone
-            && empty
-            && now.since(handed.since) >= STRAGGLERS
         {
+            let patient = empty && now.since(handed.since) >= STRAGGLERS;
             // A socket that does not say leaves everything as it is.
-            let _ = handed.settle(&self.program, sockets, seen);
+            let _ = handed.settle(&self.program, sockets, seen, patient);
         }
         let mut flow = Flow {
             quiet: Duration::from_nanos(leg::now().saturating_sub(seen[0].last.max(seen[1].last))),
@@ -231,11 +230,11 @@ impl HandedOff {
             gone: handed.gone,
             ..Flow::default()
         };
-        for dir in Dir::BOTH.into_iter().filter(|_| handed.gone) {
+        for dir in Dir::BOTH {
             let (to, place) = (dir.to() as usize, dir as usize);
             let fin = seen[to].has_acked_fin() && !handed.ended[place];
-            flow.ended[place] = fin || handed.ended[place];
-            let moved = (seen[to].acked - u64::from(fin)).saturating_sub(handed.own[to]);
+            flow.ended[place] = handed.gone && (fin || handed.ended[place]);
+            let moved = seen[to].acked.saturating_sub(handed.own[to] + u64::from(fin));
             flow.moved[place] = moved.saturating_sub(handed.told[place]);
             handed.told[place] = handed.told[place].max(moved);
         }
@@ -253,7 +252,8 @@ impl HandedOff {
         }
         let (tuples, told) = (handed.tuples, handed.reset);
         self.forget(handed);
-        if !told {
+        // In order, but not gone: the sockets themselves have seen both ends.
+        if !told && !in_order {
             for tuple in tuples {
                 // A peer without a way to it finds out when it sends something.
                 let _ = poke::poke(tuple);
@@ -303,10 +303,17 @@ impl Drop for HandedOff {
 }
 
 impl Handed {
-    /// Closes the sockets without a word, if they have nothing left to do.
-    fn settle(&mut self, program: &Program, sockets: Pair<'_>, seen: [Seen; 2]) -> io::Result<()> {
+    /// Sees how far the sockets have come, and closes them without a word if they have nothing left to do and that is
+    /// certain by now (`patient`).
+    fn settle(
+        &mut self,
+        program: &Program,
+        sockets: Pair<'_>,
+        seen: [Seen; 2],
+        patient: bool,
+    ) -> io::Result<()> {
         let pair = [sockets.client, sockets.backend];
-        let mut done = true;
+        let mut done = patient;
         for side in [0, 1] {
             let socket = pair[side];
             let (sent, _) = leg::numbers(socket)?;

@@ -60,6 +60,7 @@ impl Journal {
                 let (pool, backend) = (self.names.pool(*pool), self.names.backend(*backend));
                 warn!(%pool, %backend, %fault, "backend down");
             }
+            Event::HandedOff { session } => debug!(%session, "handed off"),
             Event::BackendUp { pool, backend } => {
                 let (pool, backend) = (self.names.pool(*pool), self.names.backend(*backend));
                 info!(%pool, %backend, "backend up");

@@ -5,6 +5,7 @@ mod parts;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,10 +24,11 @@ use crate::control::command::{Command, Handle};
 use crate::control::view::ReloadView;
 use crate::control::{ControlThread, Ears, Names, Note, Published, Source};
 use crate::cpus::{self, Cpus};
+use crate::hand_off::Program;
 use crate::registry::UnpackRegistry;
 use crate::session_log::SessionLog;
 use crate::worker::{Control, Remote, Worker};
-use crate::{cli, limits};
+use crate::{cli, hand_off, limits};
 
 /// How long workers that are told to leave at once may take for it.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -54,6 +56,10 @@ pub enum Error {
     /// at fault.
     #[error("{0}")]
     Admin(#[source] io::Error),
+    /// The kernel does not take the program that forwards sessions that are handed off. The configuration or the host is
+    /// at fault: it needs Linux 6.6 and the capabilities `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_BPF` and `CAP_PERFMON`.
+    #[error("hand-off: this kernel refuses, or does not let this process: {0}")]
+    HandOff(Box<str>),
     /// The session log cannot be opened. The configuration or the host is at fault.
     #[error("the session log cannot be opened: {0}")]
     SessionLog(#[source] io::Error),
@@ -87,6 +93,7 @@ impl Error {
         match self {
             Self::Listen { .. } | Self::Admin(_) => cli::EXIT_UNAVAILABLE,
             Self::Cpu(_)
+            | Self::HandOff(_)
             | Self::SessionLog(_)
             | Self::Start(_)
             | Self::Worker { .. }
@@ -187,6 +194,14 @@ impl Server {
         let admin = admin.transpose().map_err(Error::Admin)?;
         let log = settings.session_log.as_ref().map(SessionLog::open);
         let log = log.transpose().map_err(Error::SessionLog)?;
+        let wanted = settings.listeners.iter().any(|it| it.engine.hand_off);
+        let program = wanted.then(|| Program::load(hand_off::SESSIONS));
+        let program = program
+            .transpose()
+            .map_err(|error| Error::HandOff(error.to_string().into()))?;
+        let (program, news) = program
+            .map(|(program, news)| (Arc::new(program), news))
+            .unzip();
         limits::adopt(&mut settings, None);
         let clock = Clock::start();
         let (fleet, unresolved) = fleet(&settings, clock);
@@ -204,6 +219,7 @@ impl Server {
                 sockets,
                 pipes,
                 log: log.as_ref().map(|(log, _)| log.clone()),
+                program: program.clone(),
                 reports: notes.clone(),
             };
             let prepared = share.prepare(&published, clock);
@@ -230,12 +246,14 @@ impl Server {
         control.source = self.source;
         control.cpus = cpus.clone();
         control.log = log;
+        control.hands_off = program.is_some();
         control.names = Names::new(unresolved, clock.now());
         let ears = Ears {
             notes: heard,
             commands,
             handle: handle.clone(),
             admin,
+            news,
         };
         let mut running = Running {
             addresses: slots.into_iter().map(|it| (it.name, it.address)).collect(),

@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 mod ioctl {
     use nix::libc;
@@ -82,6 +84,16 @@ pub(crate) fn has_events_within(queue: &impl AsRawFd, wait: Duration) -> bool {
     let fd = unsafe { BorrowedFd::borrow_raw(queue.as_raw_fd()) };
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     ppoll(&mut fds, Some(wait.into()), None) != Ok(0)
+}
+
+/// Has tokio tell when there is something to read. Called within its runtime.
+///
+/// # Errors
+/// The descriptor cannot be waited for.
+pub(crate) fn watch<T: AsFd + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: a source that lends its descriptor has the same one, open, for as long as it lives.
+    let watched = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 #[cfg(test)]

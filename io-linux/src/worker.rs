@@ -49,6 +49,8 @@ pub(crate) enum Control {
     Advise(PoolId, Incarnation, Change),
     /// These are the listeners from now on.
     Reconfigure(Box<Reconfigure>),
+    /// The kernel has news of the session that it knows by that slot.
+    Flow(u32),
     /// Ended sessions leave their lines there.
     Log(Option<SessionLog>),
     /// Somebody wants to know how things stand.
@@ -248,6 +250,12 @@ impl Worker {
                 Control::Tell(tell) => self.driver.tell(now, &tell),
                 Control::Advise(pool, backend, change) => {
                     self.driver.advise(now, pool, backend, change);
+                }
+                Control::Flow(slot) => {
+                    let handed_off = self.driver.io().handed_off.as_ref();
+                    if let Some(session) = handed_off.and_then(|it| it.session_of(slot)) {
+                        self.driver.flow(session);
+                    }
                 }
                 Control::Reconfigure(change) => self.reconfigure(now, *change),
                 Control::Log(log) => self.log = log,

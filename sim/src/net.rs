@@ -35,7 +35,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Readiness, Via};
+use tlb_engine::drive::{Accept, Connect, First, Flow, HandOff, Io, Outcome, Readiness, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 use turmoil::net::{TcpListener, TcpStream};
@@ -409,6 +409,14 @@ impl Io for Net {
         open(slot, socket.side).hear(on);
         self.tell(socket.session, "hear", (socket.side, on));
         Ok(())
+    }
+
+    fn hand_off(&mut self, _: SessionId) -> HandOff {
+        HandOff::Never
+    }
+
+    fn flow(&mut self, _: SessionId) -> Flow {
+        Flow::default()
     }
 
     fn close(&mut self, session: SessionId, side: Side, how: Close) {

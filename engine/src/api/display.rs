@@ -155,6 +155,7 @@ impl fmt::Display for Event {
             Self::Established { session, backend } => {
                 write!(f, "established {session} {}", Named(*backend))
             }
+            Self::HandedOff { session } => write!(f, "handed-off {session}"),
             Self::HalfClosed { session, dir } => write!(f, "half-closed {session} {dir}"),
             Self::Told {
                 session,

@@ -26,6 +26,11 @@ pub(super) const BYTES_PER_TURN: usize = 512 * 1024;
 /// How often a source that rests is looked at: often enough that nobody notices, seldom enough for a large piece each
 /// time.
 pub(super) const VISIT_EVERY: Duration = Duration::from_micros(200);
+/// Fills between two offers of a session to the kernel: handing it off costs about what some five messages there and
+/// back do, so that a session that is over soon is better relayed.
+const MESSAGES: u8 = 16;
+/// How often the sockets of a session that was handed off are asked whether they may go.
+const SETTLE_EVERY: Duration = Duration::from_millis(25);
 /// Most bytes of a client read in one call before its session has a backend.
 const SCRATCH: usize = 16 * 1024;
 
@@ -39,10 +44,14 @@ pub struct Driver<I: Io> {
     mode: Mode,
     /// What makes a source rest, if not what [`Duplex`] says.
     heavy: Option<usize>,
+    /// Fills between two offers of a session to the kernel.
+    messages: u8,
     links: Vec<Option<Link>>,
     schedule: Schedule,
     /// Sessions with a source that rests, and when to look at it, the first one first.
     visits: VecDeque<(Timestamp, SessionId)>,
+    /// Sessions that were handed off and whose sockets are still there, and when to ask whether they may go.
+    settling: VecDeque<(Timestamp, SessionId)>,
     /// Results of calls that were known at once; they go in when all actions are taken.
     results: VecDeque<Input<'static>>,
     listeners: Vec<Door>,
@@ -66,6 +75,8 @@ struct Link {
     bulk: bool,
     /// A visit is due.
     visit: bool,
+    /// It is among those that settle.
+    settling: bool,
 }
 
 /// What the driver knows of one listener.
@@ -88,9 +99,11 @@ impl<I: Io> Driver<I> {
             io,
             mode,
             heavy: None,
+            messages: MESSAGES,
             links: Vec::new(),
             schedule: Schedule::default(),
             visits: VecDeque::new(),
+            settling: VecDeque::new(),
             results: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         }
@@ -103,8 +116,17 @@ impl<I: Io> Driver<I> {
         self
     }
 
+    /// From now on a session that may be handed off is offered to the kernel after so many fills: 1 to 255.
+    #[must_use]
+    pub fn messages(mut self, fills: u8) -> Self {
+        self.messages = fills.max(1);
+        self
+    }
+
     fn duplex(&self, session: SessionId) -> Duplex {
-        let duplex = Duplex::new(self.mode).paced(self.engine.is_paced(session));
+        let duplex = Duplex::new(self.mode)
+            .paced(self.engine.is_paced(session))
+            .hands_off(self.engine.hands_off(session).then_some(self.messages));
         match self.heavy {
             Some(bytes) => duplex.heavy(bytes),
             None => duplex,
@@ -177,7 +199,8 @@ impl<I: Io> Driver<I> {
         });
         let timeout = self.engine.poll_timeout().map(|(at, _)| at);
         let visit = self.visits.front().map(|&(at, _)| at);
-        let deadline = timeout.into_iter().chain(visit).min();
+        let settle = self.settling.front().map(|&(at, _)| at);
+        let deadline = timeout.into_iter().chain(visit).chain(settle).min();
         Turn {
             busy: waiting || !self.schedule.is_empty() || deadline.is_some_and(|at| at <= now),
             deadline,
@@ -251,6 +274,7 @@ impl<I: Io> Driver<I> {
             queued: false,
             bulk: false,
             visit: false,
+            settling: false,
         });
         if let Err(fault) = self.io.adopt(id, conn) {
             // The accept may have led to a connect, which would be for a client that is not there.
@@ -317,6 +341,9 @@ impl<I: Io> Driver<I> {
         {
             self.visits.push_back((now + VISIT_EVERY, id));
         }
+        if duplex.is_late() && !core::mem::replace(&mut link.settling, true) {
+            self.settling.push_back((now + SETTLE_EVERY, id));
+        }
         if let Some(report) = duplex.take_report() {
             self.engine.handle(
                 now,
@@ -341,6 +368,24 @@ impl<I: Io> Driver<I> {
                 link.duplex.visit();
                 self.enqueue(id);
             }
+        }
+        while let Some(&(at, id)) = self.settling.front()
+            && at <= now
+        {
+            self.settling.pop_front();
+            if let Some(link) = link(&mut self.links, id) {
+                link.settling = false;
+                link.duplex.look();
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// The kernel has news of a session that was handed off.
+    pub fn flow(&mut self, session: SessionId) {
+        if let Some(link) = link(&mut self.links, session) {
+            link.duplex.look();
+            self.enqueue(session);
         }
     }
 
@@ -487,6 +532,8 @@ fn perform<I: Io>(io: &mut I, backend: SocketId, duplex: &mut Duplex, op: Op) ->
         Op::Waiting => duplex.waiting(io.waiting(id)),
         Op::Mute(side) => duplex.switched(side, io.hear(socket(side), false)),
         Op::Listen(side) => duplex.switched(side, io.hear(socket(side), true)),
+        Op::HandOff => duplex.handed_off(io.hand_off(id)),
+        Op::Flow => duplex.flowed(io.flow(id)),
         Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
     }
     0

@@ -8,7 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::driver::{BYTES_PER_TURN, CALLS_PER_TURN, VISIT_EVERY};
 use super::schedule::BULK_PER_TURN;
-use super::{Accept, Connect, Driver, First, Io, Mode, Outcome, Readiness, Via};
+use super::{Accept, Connect, Driver, First, Flow, HandOff, Io, Mode, Outcome, Readiness, Via};
 use crate::Engine;
 use crate::api::{Close, Fault};
 use crate::balance::Policy;
@@ -128,6 +128,14 @@ impl Io for Endless {
 
     fn hear(&mut self, _: SocketId, _: bool) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn hand_off(&mut self, _: SessionId) -> HandOff {
+        HandOff::Never
+    }
+
+    fn flow(&mut self, _: SessionId) -> Flow {
+        Flow::default()
     }
 
     fn close(&mut self, _: SessionId, _: Side, _: Close) {}

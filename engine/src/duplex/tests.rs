@@ -3,6 +3,8 @@
 use super::half::{SMALL_SPLICE, SMALL_SPLICES};
 use super::world::{PIPE, SLOTS, Sock, Step, World, check};
 use super::*;
+use crate::drive::HandOff;
+use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -689,6 +691,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => side().prop_map(Step::Acknowledge),
         2 => side().prop_map(Step::Spurious),
         2 => any::<bool>().prop_map(Step::Pipes),
+        2 => prop_oneof![Just(HandOff::Done), Just(HandOff::Later), Just(HandOff::Never)]
+            .prop_map(Step::Offers),
         1 => prop_oneof![Just(Close::Fin), Just(Close::Reset)].prop_map(Step::Wind),
         16 => (1usize..12).prop_map(Step::Pump),
     ];

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Engine;
-use crate::api::{Action, Close, CloseReason, Ends, Event, Fault, Standing};
+use crate::api::{Action, Close, CloseReason, Ends, Event, Fault, Report, Standing};
 use crate::ids::Side;
 use crate::session::Phase;
 use crate::time::{Duration, Timestamp};
@@ -14,6 +14,8 @@ const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_DOUBLINGS: u8 = 6;
 /// A session that passed no byte for this long is at rest when tlb stops: a FIN cuts nothing off.
 const AT_REST: Duration = Duration::from_secs(1);
+/// How often the kernel is asked about a session that it forwards, so that what one sees of it is no older.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 /// What a session may take longer than the shutdown timeout to wind up.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -103,6 +105,10 @@ impl Engine {
             Timer::Preread => self.close(now, index, CloseReason::PrereadTimeout, Ends::FIN),
             Timer::Connect => self.attempt_failed(now, index, Fault::TimedOut),
             Timer::Retry => self.attempt(now, index),
+            Timer::Flow => {
+                session.phase_by = now + ASK_EVERY;
+                self.actions.push_back(Action::Look { session: id });
+            }
             Timer::Look => {
                 session.ending_mut().look_at = Timestamp::NEVER;
                 self.actions.push_back(Action::Look { session: id });
@@ -111,18 +117,41 @@ impl Engine {
                 let reason = session.ending().reason.unwrap_or(CloseReason::Completed);
                 self.close(now, index, reason, Ends::RESET);
             }
-            // Nothing is under way, so a FIN is honest.
-            Timer::Idle => self.begin_wind(now, index, CloseReason::IdleTimeout, Close::Fin),
-            // One side still waits for an end that will not come: it must not take a FIN for it.
-            Timer::HalfClose => {
-                self.begin_wind(now, index, CloseReason::HalfCloseTimeout, Close::Reset);
-            }
+            Timer::Idle | Timer::HalfClose => self.too_quiet(now, index, timer),
             Timer::Stop => self.stop_session(now, index),
             Timer::Tell => self.told_session(now, index),
             // These are no session's.
             Timer::Accept | Timer::Warm => {}
         }
         self.rearm(index);
+    }
+
+    /// No byte has passed for too long.
+    fn too_quiet(&mut self, now: Timestamp, index: usize, timer: Timer) {
+        if timer == Timer::HalfClose {
+            // One side still waits for an end that will not come: it must not take a FIN for it.
+            self.begin_wind(now, index, CloseReason::HalfCloseTimeout, Close::Reset);
+        } else {
+            // Nothing is under way, so a FIN is honest.
+            self.begin_wind(now, index, CloseReason::IdleTimeout, Close::Fin);
+        }
+    }
+
+    /// What a report says of a session that was handed off, or that it is one now.
+    pub(super) fn away(&mut self, now: Timestamp, index: usize, report: &Report) {
+        let session = &mut self.sessions[index];
+        if session.phase != Phase::Relaying || !(report.handed_off || session.away) {
+            return;
+        }
+        session.away = true;
+        if let Some(quiet) = report.quiet {
+            session.active = now.before(quiet).max(session.accepted);
+        }
+        let (quiet_by, timer) = session.quiet_by();
+        session.phase_by = (now + ASK_EVERY).min(quiet_by);
+        if quiet_by <= now && report.quiet.is_some() && report.standing == Standing::Open {
+            self.too_quiet(now, index, timer);
+        }
     }
 
     pub(super) fn begin_wind(

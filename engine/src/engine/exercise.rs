@@ -410,6 +410,9 @@ impl<'a> Exercise<'a> {
             back: self.input.of(&[0, 0, 1, 1 << 32]),
             ended,
             broken,
+            handed_off: flags & 0x34 == 0x34,
+            quiet: (flags & 0x2c == 0x2c)
+                .then(|| Duration::from_nanos(self.input.of(&[0, 1 << 30, 1 << 36, 1 << 60]))),
             standing,
         }
     }

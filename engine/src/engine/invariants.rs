@@ -139,7 +139,7 @@ impl Engine {
             }
             // A backend that has the preface and may be replaced takes the time it needs.
             Phase::Relaying => {
-                let waits = session.phase_by == Timestamp::NEVER;
+                let waits = session.away || session.phase_by == Timestamp::NEVER;
                 assert!(
                     waits == session.established || waits && session.may_replay(),
                     "{id} has a connect deadline until it is established"

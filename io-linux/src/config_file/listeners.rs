@@ -193,6 +193,7 @@ fn limits(engine: &mut Listener, table: &mut Table<'_>, report: &mut Report<'_>)
     );
     engine.replay = table.get("replay-first-frame", false, report, reader::boolean);
     engine.allow_address = table.get("allow-address", false, report, reader::boolean);
+    engine.hand_off = table.get("hand-off", false, report, reader::boolean);
 }
 
 fn keepalive(node: &Node, report: &mut Report<'_>) -> Option<Option<Duration>> {

@@ -209,6 +209,14 @@ impl ControlThread {
     fn adopt(&mut self, mut new: Settings) -> Result<ReloadView, String> {
         let plan = plan(&self.slots, &new.listeners);
         can_have(&new.listeners)?;
+        if let Some(listener) = new.listeners.iter().find(|it| it.engine.hand_off)
+            && !self.hands_off
+        {
+            let name = &listener.engine.name;
+            return Err(format!(
+                "listener {name}: hand-off is switched on at start, if any listener has it then: restart tlb"
+            ));
+        }
         let opened = open(&new.listeners, &plan.opened, self.remotes.len(), &self.cpus)?;
         let log = self.open_log(&new)?;
         let mut view = differences(&self.settings, &new);

@@ -26,6 +26,7 @@ use super::reload::{Reloading, Source};
 use crate::clock::Clock;
 use crate::config_file::{HealthSettings, Settings};
 use crate::cpus::Cpus;
+use crate::hand_off::{HandedOff, News, Ring};
 use crate::resolve::{self, Named};
 use crate::session_log::{SessionLog, SessionLogThread};
 use crate::worker::{Control, Remote};
@@ -79,6 +80,8 @@ pub(crate) struct ControlThread {
     pub(crate) stopping: bool,
     pub(crate) reloading: Reloading,
     pub(crate) names: Names,
+    /// Whether sessions may be handed off, which is decided at start.
+    pub(crate) hands_off: bool,
     probes: Probes,
 }
 
@@ -127,6 +130,8 @@ pub(crate) struct Ears {
     pub(crate) commands: Receiver<Command>,
     pub(crate) handle: Handle,
     pub(crate) admin: Option<AdminListener>,
+    /// What the kernel has to say of sessions that it forwards.
+    pub(crate) news: Option<Ring>,
 }
 
 /// What woke the thread.
@@ -136,6 +141,7 @@ enum Woken {
     Probe(ProbeId, ProbeOutcome),
     Resolved(Vec<(Named, SocketAddr)>),
     Loaded(Result<Box<Settings>, String>),
+    Flow(u32),
     Time,
 }
 
@@ -162,6 +168,7 @@ impl ControlThread {
             stopping: false,
             reloading: Reloading::default(),
             names: Names::new(Vec::new(), clock.now()),
+            hands_off: false,
             probes: Probes::default(),
         }
     }
@@ -191,6 +198,7 @@ impl ControlThread {
         let admin = serve(ears.admin.take(), ears.handle.clone());
         tokio::pin!(admin);
         let mut served = true;
+        let mut news = News::of(ears.news.take());
         self.execute();
         loop {
             let due = until(self.clock, self.due());
@@ -206,6 +214,7 @@ impl ControlThread {
                     },
                 found = asked(&mut self.names.asking) => Woken::Resolved(found),
                 loaded = self.reloading.loaded() => Woken::Loaded(loaded),
+                slot = news.next() => Woken::Flow(slot),
                 () = due => Woken::Time,
                 error = &mut admin, if served => {
                     error!("the admin API has ended: {error}");
@@ -220,6 +229,12 @@ impl ControlThread {
                 Woken::Probe(probe, outcome) => self.probed(probe, outcome),
                 Woken::Resolved(found) => self.resolved(found),
                 Woken::Loaded(loaded) => self.loaded(loaded),
+                Woken::Flow(slot) => {
+                    let worker = HandedOff::worker_of(slot, self.remotes.len());
+                    if let Some(remote) = self.remotes.get(worker) {
+                        remote.tell(Control::Flow(slot));
+                    }
+                }
                 Woken::Time => self.handle_timeout(),
             }
             self.execute();

@@ -33,6 +33,15 @@ pub(crate) struct Program {
     _loaded: Ebpf,
 }
 
+/// What the program writes its news to.
+pub(crate) struct Ring(pub(super) RingBuf<MapData>);
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").finish_non_exhaustive()
+    }
+}
+
 struct Maps {
     flows: HashMap<MapData, [u8; TUPLE], [u8; FLOW]>,
     seen: Array<MapData, [u8; SEEN]>,
@@ -50,7 +59,7 @@ impl Program {
     ///
     /// # Errors
     /// As [`Error`] says.
-    pub(crate) fn load(sessions: u32) -> Result<(Self, RingBuf<MapData>), Error> {
+    pub(crate) fn load(sessions: u32) -> Result<(Self, Ring), Error> {
         let said = |error: &dyn std::error::Error| {
             // The verifier's log would be many pages.
             let text = error.to_string();
@@ -83,7 +92,7 @@ impl Program {
             maps: Mutex::new(maps),
             _loaded: loaded,
         };
-        Ok((program, news))
+        Ok((program, Ring(news)))
     }
 
     fn maps(&self) -> MutexGuard<'_, Maps> {

@@ -5,6 +5,7 @@ use std::ops::{Index, IndexMut};
 
 use tlb_engine::ids::{ListenerId, SessionId, Side};
 
+use crate::hand_off::Pair;
 use crate::relay::Store;
 
 /// One session's share: 48 bytes at most, kept for the slot's next session.
@@ -49,6 +50,12 @@ impl Entry {
             Side::Client => self.client.as_ref(),
             Side::Backend => self.backend.as_ref(),
         }
+    }
+
+    /// Both, if it has both.
+    pub(super) fn pair(&self) -> Option<Pair<'_>> {
+        let (client, backend) = self.client.as_ref().zip(self.backend.as_ref())?;
+        Some(Pair { client, backend })
     }
 
     pub(super) fn take_socket(&mut self, side: Side) -> Option<TcpStream> {

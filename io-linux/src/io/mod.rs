@@ -9,10 +9,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use nix::errno::Errno;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
+use tlb_engine::drive::{Accept, Connect, First, Flow, HandOff, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 
+use crate::hand_off::HandedOff;
 use crate::pipe_pool::PipePool;
 use crate::relay::{Store, copy, splice};
 use crate::socket::{self, Dial, EphemeralPorts, ListenerOptions, SessionOptions};
@@ -56,6 +57,8 @@ pub(crate) struct LinuxIo {
     ports: EphemeralPorts,
     late: Late,
     warm: Warm,
+    /// `None`: no session is handed off.
+    pub(crate) handed_off: Option<HandedOff>,
     /// Bytes read into a buffer, and into pipes.
     pub(crate) moved: [u64; 2],
 }
@@ -111,6 +114,7 @@ impl LinuxIo {
             ports: EphemeralPorts::read(),
             late: Late::default(),
             warm: Warm::default(),
+            handed_off: None,
             moved: [0; 2],
         };
         for (id, (socket, session)) in (0..).map(ListenerId).zip(listeners) {
@@ -160,6 +164,9 @@ impl LinuxIo {
     /// It is `now`: does what had time until then.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         self.late.now = now;
+        if let Some(handed_off) = &mut self.handed_off {
+            handed_off.tick(now);
+        }
         while let Some(session) = self.late.next() {
             let Some(entry) = self.sessions.get(session) else {
                 continue;
@@ -174,7 +181,8 @@ impl LinuxIo {
 
     /// When to call [`LinuxIo::tick`] at the latest; `None`: nothing waits for it.
     pub(crate) fn due(&self) -> Option<Timestamp> {
-        self.late.due()
+        let over = self.handed_off.as_ref().and_then(HandedOff::due);
+        self.late.due().into_iter().chain(over).min()
     }
 
     /// Whether nothing is left of any session.
@@ -497,7 +505,11 @@ impl Io for LinuxIo {
     fn shutdown(&mut self, session: SessionId, side: Side) -> Result<(), Fault> {
         let entry = self.sessions.get(session).ok_or(GONE)?;
         let socket = entry.socket(side).ok_or(GONE)?;
-        socket::finish(socket)
+        socket::finish(socket)?;
+        if let Some(handed_off) = &mut self.handed_off {
+            handed_off.ended(session, side.other().outgoing());
+        }
+        Ok(())
     }
 
     fn take_error(&mut self, session: SessionId, side: Side) -> Option<Fault> {
@@ -529,7 +541,43 @@ impl Io for LinuxIo {
             .map_err(|error| fault::of(&error))
     }
 
+    fn hand_off(&mut self, session: SessionId) -> HandOff {
+        let sockets = self.sessions.get(session).and_then(entry::Entry::pair);
+        match (&mut self.handed_off, sockets) {
+            (Some(handed_off), Some(sockets)) => {
+                handed_off.hand_off(self.late.now, session, sockets)
+            }
+            _ => HandOff::Never,
+        }
+    }
+
+    fn flow(&mut self, session: SessionId) -> Flow {
+        let entry = self.sessions.get_mut(session);
+        let (Some(handed_off), Some(entry)) = (&mut self.handed_off, entry) else {
+            return Flow::default();
+        };
+        let empty = entry
+            .stores
+            .iter()
+            .all(|store| matches!(store, Store::Empty));
+        let flow = handed_off.flow(self.late.now, session, entry.pair(), empty);
+        if flow.gone
+            && let Some(backend) = entry.backend.take()
+        {
+            entry.client = None;
+            // It was there until now.
+            let _ = self
+                .registry
+                .deregister(&mut SourceFd(&backend.as_raw_fd()));
+            handed_off.keep_port(session, backend);
+        }
+        flow
+    }
+
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
+        if let Some(handed_off) = &mut self.handed_off {
+            handed_off.close(self.late.now, session, how == Close::Fin);
+        }
         let Some(entry) = self.sessions.get_mut(session) else {
             return;
         };

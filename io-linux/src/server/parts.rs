@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config_file::{ListenerSettings, Settings};
 use crate::control::{Note, Published, Slot, options};
 use crate::cpus::Cpus;
+use crate::hand_off::{HandedOff, Program};
 use crate::io::LinuxIo;
 use crate::journal::Journal;
 use crate::listen::listen;
@@ -88,6 +89,7 @@ pub(super) struct Share<'s> {
     pub(super) sockets: Sockets,
     pub(super) pipes: usize,
     pub(super) log: Option<SessionLog>,
+    pub(super) program: Option<Arc<Program>>,
     pub(super) reports: UnboundedSender<Note>,
 }
 
@@ -98,7 +100,11 @@ impl Share<'_> {
         clock: Clock,
     ) -> io::Result<(Worker, Remote)> {
         let (poll, control, remote) = worker::open()?;
-        let io = LinuxIo::new(poll.registry().try_clone()?, self.sockets, self.pipes)?;
+        let mut io = LinuxIo::new(poll.registry().try_clone()?, self.sockets, self.pipes)?;
+        let handed_off = self
+            .program
+            .map(|program| HandedOff::new(program, self.number, self.count));
+        io.handed_off = handed_off.transpose()?;
         let places: Vec<_> = (0..self.settings.listeners.len()).map(Some).collect();
         let config = limits::share(self.settings, &places, self.number, self.count);
         let journal = Journal::new(&config, Arc::clone(published.names()));

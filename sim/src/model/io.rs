@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Accept, Connect, First, Io, Outcome, Via};
+use tlb_engine::drive::{Accept, Connect, First, Flow, HandOff, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 
 use super::kernel::{Kernel, Sock};
@@ -544,6 +544,14 @@ impl Io for ModelIo {
         self.note(Call::Hear(socket, on));
         self.kernel.borrow_mut().hear(sock.ok_or(GONE)?, on);
         Ok(())
+    }
+
+    fn hand_off(&mut self, _: SessionId) -> HandOff {
+        HandOff::Never
+    }
+
+    fn flow(&mut self, _: SessionId) -> Flow {
+        Flow::default()
     }
 
     fn close(&mut self, session: SessionId, side: Side, how: Close) {
