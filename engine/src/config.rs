@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::num::NonZeroU8;
 
 use crate::ids::PoolId;
 use crate::pace::{Bucket, Sources};
@@ -56,8 +57,9 @@ pub struct Listener {
     /// Whether the kernel sends what it is given bit by bit, by a timer, as BBR has it do. Larger pieces would then only
     /// wait longer, so no source [rests](crate::duplex::Duplex::visit).
     pub paced: bool,
-    /// Whether sessions may be handed to the kernel, once they are established and neither side is busy.
-    pub hand_off: bool,
+    /// After how many messages, read from either side, a session is offered to the kernel, and again after as many if that
+    /// does not suit it; `None`: never.
+    pub hand_off: Option<NonZeroU8>,
     /// How fast it accepts sessions; `None` as fast as they come. Shared by the engines of the process.
     pub admission: Option<Bucket>,
     /// Most live sessions of one client address, in the whole process; `None` for no limit.
@@ -88,7 +90,7 @@ impl Listener {
             half_close_timeout: Self::HALF_CLOSE_TIMEOUT,
             replay: false,
             paced: false,
-            hand_off: false,
+            hand_off: None,
             admission: None,
             per_source: None,
         }

@@ -21,6 +21,8 @@ mod away;
 mod half;
 mod rest;
 
+use core::num::NonZeroU8;
+
 use crate::api::{Close, Ends, Fault, Report, Standing};
 use crate::drive::{Mode, Outcome, Readiness, Via};
 use crate::ids::{Dir, Side};
@@ -96,8 +98,8 @@ pub struct Duplex {
     /// It was, and nothing is left to do here.
     failed: bool,
     away: Away,
-    /// Fills between two offers to the kernel; 0: there are none.
-    messages: u8,
+    /// Fills between two offers to the kernel.
+    messages: Option<NonZeroU8>,
     report: Report,
 }
 
@@ -122,7 +124,7 @@ impl Duplex {
             watch: false,
             failed: false,
             away: Away::Never,
-            messages: 0,
+            messages: None,
             report: Report::default(),
         }
     }

@@ -14,6 +14,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::num::NonZeroU8;
 use slab::Slab;
 
 use self::listeners::ListenerState;
@@ -131,10 +132,9 @@ impl Engine {
         self.get(session).is_some_and(|session| session.rules.paced)
     }
 
-    /// Whether the session may be handed off, see [`Listener::hand_off`](crate::config::Listener::hand_off).
-    pub fn hands_off(&self, session: SessionId) -> bool {
-        self.get(session)
-            .is_some_and(|session| session.rules.hand_off)
+    /// When the session is offered to the kernel, see [`Listener::hand_off`](crate::config::Listener::hand_off).
+    pub fn hands_off(&self, session: SessionId) -> Option<NonZeroU8> {
+        self.get(session)?.rules.hand_off
     }
 
     /// The bytes that the backend is to receive first: all that the client sent, from the first one not skipped.

@@ -194,7 +194,7 @@ impl Server {
         let admin = admin.transpose().map_err(Error::Admin)?;
         let log = settings.session_log.as_ref().map(SessionLog::open);
         let log = log.transpose().map_err(Error::SessionLog)?;
-        let wanted = settings.listeners.iter().any(|it| it.engine.hand_off);
+        let wanted = settings.listeners.iter().any(|it| it.engine.hand_off.is_some());
         let program = wanted.then(|| Program::load(hand_off::SESSIONS));
         let program = program
             .transpose()

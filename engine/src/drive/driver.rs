@@ -26,9 +26,6 @@ pub(super) const BYTES_PER_TURN: usize = 512 * 1024;
 /// How often a source that rests is looked at: often enough that nobody notices, seldom enough for a large piece each
 /// time.
 pub(super) const VISIT_EVERY: Duration = Duration::from_micros(200);
-/// Fills between two offers of a session to the kernel: handing it off costs about what some five messages there and
-/// back do, so that a session that is over soon is better relayed.
-const MESSAGES: u8 = 16;
 /// How often the sockets of a session that was handed off are asked whether they may go.
 const SETTLE_EVERY: Duration = Duration::from_millis(25);
 /// Most bytes of a client read in one call before its session has a backend.
@@ -44,8 +41,6 @@ pub struct Driver<I: Io> {
     mode: Mode,
     /// What makes a source rest, if not what [`Duplex`] says.
     heavy: Option<usize>,
-    /// Fills between two offers of a session to the kernel.
-    messages: u8,
     links: Vec<Option<Link>>,
     schedule: Schedule,
     /// Sessions with a source that rests, and when to look at it, the first one first.
@@ -99,7 +94,6 @@ impl<I: Io> Driver<I> {
             io,
             mode,
             heavy: None,
-            messages: MESSAGES,
             links: Vec::new(),
             schedule: Schedule::default(),
             visits: VecDeque::new(),
@@ -116,17 +110,10 @@ impl<I: Io> Driver<I> {
         self
     }
 
-    /// From now on a session that may be handed off is offered to the kernel after so many fills: 1 to 255.
-    #[must_use]
-    pub fn messages(mut self, fills: u8) -> Self {
-        self.messages = fills.max(1);
-        self
-    }
-
     fn duplex(&self, session: SessionId) -> Duplex {
         let duplex = Duplex::new(self.mode)
             .paced(self.engine.is_paced(session))
-            .hands_off(self.engine.hands_off(session).then_some(self.messages));
+            .hands_off(self.engine.hands_off(session));
         match self.heavy {
             Some(bytes) => duplex.heavy(bytes),
             None => duplex,

@@ -4,6 +4,8 @@
 //! else to do. From then on its peers' packets pass by. For a while the relay goes on, as its sockets may still hold what
 //! came before; when they are gone, all that is left is to ask how the kernel gets on ([`Op::Flow`]).
 
+use core::num::NonZeroU8;
+
 use super::{Duplex, Op};
 use crate::api::{Close, Ends, Fault, Standing};
 use crate::drive::{Flow, HandOff};
@@ -23,19 +25,17 @@ pub(super) enum Away {
 }
 
 impl Duplex {
-    /// Says after how many fills, at least one, the session is offered to the kernel; `None`, as it is unless told: never.
+    /// Says after how many fills the session is offered to the kernel; `None`, as it is unless told: never.
     #[must_use]
-    pub fn hands_off(mut self, after: Option<u8>) -> Self {
-        self.messages = after.unwrap_or(0);
+    pub fn hands_off(mut self, after: Option<NonZeroU8>) -> Self {
+        self.messages = after;
         self.away = self.next_offer();
         self
     }
 
-    const fn next_offer(&self) -> Away {
-        match self.messages {
-            0 => Away::Never,
-            messages => Away::Offer(messages),
-        }
+    fn next_offer(&self) -> Away {
+        self.messages
+            .map_or(Away::Never, |messages| Away::Offer(messages.get()))
     }
 
     /// Whether the kernel forwards what either peer sends.

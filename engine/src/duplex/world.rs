@@ -1,6 +1,7 @@
 //! A relay against two sockets made of numbers: what a kernel does, and nothing else. Shared by the tests of the
 //! relay and the fuzz target.
 
+use core::num::NonZeroU8;
 use std::vec::Vec;
 
 use tlb_engine::api::{Close, Ends, Fault, Report, Standing};
@@ -101,7 +102,7 @@ impl World {
         let mut duplex = Duplex::new(mode)
             .heavy(HEAVY)
             .paced(preface % 2 == 1)
-            .hands_off((preface % 4 > 1).then_some(1 + preface as u8 % 3));
+            .hands_off(NonZeroU8::new(preface as u8 % 4));
         duplex.begin(preface, false);
         let sock = Sock {
             room: 1000,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +193,9 @@ fn limits(engine: &mut Listener, table: &mut Table<'_>, report: &mut Report<'_>)
     );
     engine.replay = table.get("replay-first-frame", false, report, reader::boolean);
     engine.allow_address = table.get("allow-address", false, report, reader::boolean);
-    engine.hand_off = table.get("hand-off", false, report, reader::boolean);
+    engine.hand_off = table.get("hand-off", None, report, |node, report| {
+        reader::integer(node, 1..=255, report).map(NonZeroU8::new)
+    });
 }
 
 fn keepalive(node: &Node, report: &mut Report<'_>) -> Option<Option<Duration>> {

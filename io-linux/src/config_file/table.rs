@@ -49,6 +49,7 @@ pub(super) static LISTENER: Kind = Kind {
         "keepalive",
         "user-timeout",
         "congestion",
+        "hand-off",
         "allow-address",
     ],
 };

@@ -209,7 +209,7 @@ impl ControlThread {
     fn adopt(&mut self, mut new: Settings) -> Result<ReloadView, String> {
         let plan = plan(&self.slots, &new.listeners);
         can_have(&new.listeners)?;
-        if let Some(listener) = new.listeners.iter().find(|it| it.engine.hand_off)
+        if let Some(listener) = new.listeners.iter().find(|it| it.engine.hand_off.is_some())
             && !self.hands_off
         {
             let name = &listener.engine.name;

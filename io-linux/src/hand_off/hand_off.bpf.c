@@ -200,8 +200,13 @@ __attribute__((noinline)) int shift(struct tcp *tcp, u32 at, u32 end, u32 add)
 {
 	if (!tcp)
 		return 0;
-	for (int i = 0; i < 8 && at + 4 <= end && at <= OPTIONS - 4; i++, at += 4)
+	for (int i = 0; i < 8; i++, at += 4) {
+		// The verifier is to see that very number compared which is used.
+		asm volatile("" : "+r"(at));
+		if (at > OPTIONS - 4 || at + 4 > end)
+			break;
 		put32(&tcp->options[at], get32(&tcp->options[at]) + add);
+	}
 	return 0;
 }
 

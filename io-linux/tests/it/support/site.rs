@@ -23,6 +23,8 @@ pub(crate) enum Through {
     Splice,
     /// Through the relay that chooses between the two as it goes.
     Auto,
+    /// Through that relay until the kernel takes over.
+    Kernel,
 }
 
 /// Sixteen backends that the test drives, and where clients come in.
@@ -55,11 +57,14 @@ impl Site {
             }
             Through::Copy => "relay = \"copy\"",
             Through::Splice => "relay = \"splice\"",
-            Through::Auto => "relay = \"auto\"",
+            Through::Auto | Through::Kernel => "relay = \"auto\"",
         };
         let mut setup = Setup::new(&addresses).top(relay);
         if through != Through::Copy {
             setup = setup.listener(UNPACED);
+        }
+        if through == Through::Kernel {
+            setup = setup.listener("hand-off = 1");
         }
         let tlb = Tlb::start(&change(setup));
         Self {
