@@ -11,7 +11,9 @@ use tlb_engine::Engine;
 use tlb_engine::api::{Close, Fault};
 use tlb_engine::balance::Policy;
 use tlb_engine::config::{Config, Failover, Limits, Listener};
-use tlb_engine::drive::{Accept, Connect, Driver, First, Flow, HandOff, Io, Mode, Outcome, Readiness, Via};
+use tlb_engine::drive::{
+    Accept, Connect, Driver, First, Flow, HandOff, Io, Mode, Outcome, Readiness, Via,
+};
 use tlb_engine::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Backend, Pool, Roster};

@@ -277,9 +277,7 @@ impl Session {
         let idle = match self.phase {
             // Until a byte proves the connection, it is the connect timeout's; of one that was handed off, the kernel
             // knows.
-            Phase::Relaying if self.phase_by != Timestamp::NEVER => {
-                (Timestamp::NEVER, Timer::Idle)
-            }
+            Phase::Relaying if self.phase_by != Timestamp::NEVER => (Timestamp::NEVER, Timer::Idle),
             Phase::Relaying => self.quiet_by(),
             _ => (Timestamp::NEVER, Timer::Idle),
         };
@@ -297,7 +295,10 @@ impl Session {
     /// When it has been quiet for too long, and what that is called, unless more is heard of.
     pub(crate) fn quiet_by(&self) -> (Timestamp, Timer) {
         if self.half_closed {
-            (self.after(Some(self.rules.half_close_timeout)), Timer::HalfClose)
+            (
+                self.after(Some(self.rules.half_close_timeout)),
+                Timer::HalfClose,
+            )
         } else {
             (self.after(self.rules.idle_timeout), Timer::Idle)
         }

@@ -30,6 +30,7 @@ impl ListenerStats {
         self.forward += other.forward;
         self.back += other.back;
         self.skipped += other.skipped;
+        self.handed_off += other.handed_off;
         for (mine, theirs) in self.lasted.counts.iter_mut().zip(other.lasted.counts) {
             *mine += theirs;
         }
@@ -71,6 +72,8 @@ pub struct ListenerStats {
     pub back: u64,
     /// Bytes of garbage before first frames.
     pub skipped: u64,
+    /// Sessions handed to the kernel.
+    pub handed_off: u64,
     /// Time that its ended sessions lasted.
     pub lasted: LastedStats,
 }
@@ -168,6 +171,7 @@ mod tests {
                 forward: 6,
                 back: 7,
                 skipped: 8,
+                handed_off: 9,
                 lasted,
             };
             let backend = BackendStats {

@@ -12,7 +12,7 @@ use crate::config_file::Settings;
 use crate::demo;
 use crate::logging;
 use crate::registry::UnpackRegistry;
-use crate::server::Server;
+use crate::server::{self, Server};
 
 mod args;
 mod check;
@@ -95,6 +95,10 @@ fn checked(path: &Path, settings: &Settings) -> ExitCode {
     }
     if !refused.is_empty() {
         return ExitCode::from(EXIT_UNAVAILABLE);
+    }
+    if let Err(error) = server::forwarding(settings) {
+        complain(&format!("error: {error}"));
+        return ExitCode::from(error.exit_code());
     }
     let line = format!("{}: ok ({})\n", path.display(), check::summary(settings));
     match io::stdout().write_all(line.as_bytes()) {

@@ -141,9 +141,8 @@ impl HandedOff {
         if self.places.len() == self.limit {
             return HandOff::Later;
         }
-        let legs = Leg::of(sockets.client).and_then(|client| {
-            Ok(client.zip(Leg::of(sockets.backend)?))
-        });
+        let legs =
+            Leg::of(sockets.client).and_then(|client| Ok(client.zip(Leg::of(sockets.backend)?)));
         let (client, backend) = match legs {
             Ok(Some(legs)) => legs,
             Ok(None) => return HandOff::Later,
@@ -153,7 +152,8 @@ impl HandedOff {
             return HandOff::Never;
         }
         let pending = [client.unread, backend.unread];
-        let room = backend.has_room(pending[0] + SURPRISE) && client.has_room(pending[1] + SURPRISE);
+        let room =
+            backend.has_room(pending[0] + SURPRISE) && client.has_room(pending[1] + SURPRISE);
         if !(client.is_plain() && backend.is_plain() && room) {
             return HandOff::Later;
         }
@@ -169,7 +169,13 @@ impl HandedOff {
             place,
             since: now,
             tuples: [client.tuple, backend.tuple],
-            flows: flows(&client, &backend, pending, interfaces, 2 * (self.base + place as u32)),
+            flows: flows(
+                &client,
+                &backend,
+                pending,
+                interfaces,
+                2 * (self.base + place as u32),
+            ),
             sent: [client.sent, backend.sent],
             own: [0; 2],
             ended: [false; 2],
@@ -190,7 +196,8 @@ impl HandedOff {
         let now = leg::now();
         for (side, leg) in legs.into_iter().enumerate() {
             let seen = Seen::new(now, leg.sent, leg.received);
-            self.program.put(handed.tuples[side], &handed.flows[side], Some(seen))?;
+            self.program
+                .put(handed.tuples[side], &handed.flows[side], Some(seen))?;
         }
         Ok(())
     }
@@ -215,7 +222,9 @@ impl HandedOff {
             return Flow::default();
         };
         let seen = [0, 1].map(|side| self.program.seen(handed.flows[side].slot));
-        let reset = Side::BOTH.into_iter().find(|&side| seen[side as usize].has_reset());
+        let reset = Side::BOTH
+            .into_iter()
+            .find(|&side| seen[side as usize].has_reset());
         handed.reset = reset.is_some();
         if let Some(sockets) = sockets
             && !handed.gone
@@ -234,7 +243,9 @@ impl HandedOff {
             let (to, place) = (dir.to() as usize, dir as usize);
             let fin = seen[to].has_acked_fin() && !handed.ended[place];
             flow.ended[place] = handed.gone && (fin || handed.ended[place]);
-            let moved = seen[to].acked.saturating_sub(handed.own[to] + u64::from(fin));
+            let moved = seen[to]
+                .acked
+                .saturating_sub(handed.own[to] + u64::from(fin));
             flow.moved[place] = moved.saturating_sub(handed.told[place]);
             handed.told[place] = handed.told[place].max(moved);
         }

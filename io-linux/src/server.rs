@@ -24,7 +24,7 @@ use crate::control::command::{Command, Handle};
 use crate::control::view::ReloadView;
 use crate::control::{ControlThread, Ears, Names, Note, Published, Source};
 use crate::cpus::{self, Cpus};
-use crate::hand_off::Program;
+use crate::hand_off::{Program, Ring};
 use crate::registry::UnpackRegistry;
 use crate::session_log::SessionLog;
 use crate::worker::{Control, Remote, Worker};
@@ -56,9 +56,11 @@ pub enum Error {
     /// at fault.
     #[error("{0}")]
     Admin(#[source] io::Error),
-    /// The kernel does not take the program that forwards sessions that are handed off. The configuration or the host is
-    /// at fault: it needs Linux 6.6 and the capabilities `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_BPF` and `CAP_PERFMON`.
-    #[error("hand-off: this kernel refuses, or does not let this process: {0}")]
+    /// The kernel does not take the program that forwards sessions that are handed off, or not from this process. The
+    /// configuration or the host is at fault.
+    #[error(
+        "hand-off needs Linux 6.6 and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON, which root has: {0}"
+    )]
     HandOff(Box<str>),
     /// The session log cannot be opened. The configuration or the host is at fault.
     #[error("the session log cannot be opened: {0}")]
@@ -194,12 +196,7 @@ impl Server {
         let admin = admin.transpose().map_err(Error::Admin)?;
         let log = settings.session_log.as_ref().map(SessionLog::open);
         let log = log.transpose().map_err(Error::SessionLog)?;
-        let wanted = settings.listeners.iter().any(|it| it.engine.hand_off.is_some());
-        let program = wanted.then(|| Program::load(hand_off::SESSIONS));
-        let program = program
-            .transpose()
-            .map_err(|error| Error::HandOff(error.to_string().into()))?;
-        let (program, news) = program
+        let (program, news) = forwarding(&settings)?
             .map(|(program, news)| (Arc::new(program), news))
             .unzip();
         limits::adopt(&mut settings, None);
@@ -273,6 +270,19 @@ impl Server {
         running.control = Some(control.map_err(Error::Start)?);
         Ok(running)
     }
+}
+
+/// What forwards sessions that are handed off, if any listener wants that.
+///
+/// # Errors
+/// [`Error::HandOff`].
+pub(crate) fn forwarding(settings: &Settings) -> Result<Option<(Program, Ring)>, Error> {
+    let mut listeners = settings.listeners.iter();
+    let wanted = listeners.any(|it| it.engine.hand_off.is_some());
+    let program = wanted.then(|| Program::load(hand_off::SESSIONS));
+    program
+        .transpose()
+        .map_err(|error| Error::HandOff(error.to_string().into()))
 }
 
 /// Of listeners, by name.

@@ -61,7 +61,9 @@ pub(crate) fn tcp_option<const N: usize>(socket: &impl AsFd, option: i32) -> io:
             &raw mut size,
         )
     };
-    Errno::result(result).map(|_| value).map_err(io::Error::from)
+    Errno::result(result)
+        .map(|_| value)
+        .map_err(io::Error::from)
 }
 
 /// Bytes in the socket's send queue, sent or not, that the peer's kernel has not acknowledged.

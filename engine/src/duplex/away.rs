@@ -67,7 +67,10 @@ impl Duplex {
                     && !self.watch
                     && self.held() == 0
                     && self.halves.iter().all(|half| !half.shut)
-                    && self.ends.iter().all(|end| end.fault.is_none() && !end.finished);
+                    && self
+                        .ends
+                        .iter()
+                        .all(|end| end.fault.is_none() && !end.finished);
                 plain.then_some(Op::HandOff)
             }
             Away::Late | Away::Gone => core::mem::take(&mut self.look).then_some(Op::Flow),

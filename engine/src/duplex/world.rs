@@ -618,7 +618,10 @@ impl World {
         let told = self.report.ended[dir as usize];
         if self.kernel.is_some() && (broken || self.wound.is_some()) {
             // Nobody may have asked before it was over.
-            assert!(!told || destination.fins.len() == 1, "{dir}: an end that was");
+            assert!(
+                !told || destination.fins.len() == 1,
+                "{dir}: an end that was"
+            );
             return;
         }
         assert_eq!(told, destination.fins.len() == 1, "{dir}: its end is told");

@@ -91,6 +91,7 @@ impl ListenerState {
     pub(super) fn moved(&mut self, report: &Report) {
         self.stats.forward += report.forward;
         self.stats.back += report.back;
+        self.stats.handed_off += u64::from(report.handed_off);
     }
 
     /// A session ended.

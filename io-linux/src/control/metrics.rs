@@ -103,7 +103,7 @@ type ListenerField = (
     fn(&ListenerStats) -> u64,
 );
 
-const LISTENER: [ListenerField; 5] = [
+const LISTENER: [ListenerField; 6] = [
     (
         "tlb_listener_connections_total",
         COUNTER,
@@ -133,6 +133,12 @@ const LISTENER: [ListenerField; 5] = [
         COUNTER,
         "Bytes of garbage before first frames.",
         |stats| stats.skipped,
+    ),
+    (
+        "tlb_listener_handed_off_total",
+        COUNTER,
+        "Sessions that were handed to the kernel.",
+        |stats| stats.handed_off,
     ),
 ];
 

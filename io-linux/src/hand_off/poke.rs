@@ -18,7 +18,10 @@ const SYN: u8 = 2;
 /// # Errors
 /// The process may not (it takes `CAP_NET_RAW`), or the kernel has no way there.
 pub(super) fn poke(tuple: Tuple) -> io::Result<()> {
-    let Tuple { from: peer, to: own } = tuple;
+    let Tuple {
+        from: peer,
+        to: own,
+    } = tuple;
     let kind = Type::RAW.cloexec();
     let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;
     // A raw socket of IPv6 takes a port for a protocol.
@@ -61,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_checksum_makes_the_whole_sum_up_to_nothing() {
-        for (from, to) in [("10.1.2.3:80", "10.3.2.1:4096"), ("[::1]:1", "[fd00::7]:65535")] {
+        for (from, to) in [
+            ("10.1.2.3:80", "10.3.2.1:4096"),
+            ("[::1]:1", "[fd00::7]:65535"),
+        ] {
             let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
             let segment = syn(from, to);
             assert_ne!(segment[16..18], [0, 0]);

@@ -103,7 +103,12 @@ impl Program {
     ///
     /// # Errors
     /// There are as many as there may be.
-    pub(super) fn put(&self, tuple: Tuple, flow: &Flow, seen: Option<Seen>) -> Result<(), MapError> {
+    pub(super) fn put(
+        &self,
+        tuple: Tuple,
+        flow: &Flow,
+        seen: Option<Seen>,
+    ) -> Result<(), MapError> {
         let mut maps = self.maps();
         if let Some(seen) = seen {
             maps.seen.set(flow.slot, seen.bytes(), 0)?;

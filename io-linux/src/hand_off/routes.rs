@@ -33,12 +33,7 @@ impl Routes {
 
     /// Number of the interface that leads to `to`; 0: it is this host. `None`: nothing leads there.
     pub(super) fn interface(&self, to: IpAddr) -> Option<u32> {
-        send(
-            self.0.as_raw_fd(),
-            &question(to),
-            MsgFlags::empty(),
-        )
-        .ok()?;
+        send(self.0.as_raw_fd(), &question(to), MsgFlags::empty()).ok()?;
         let mut answer = [0; 1024];
         let length = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
         interface(&answer[..length])

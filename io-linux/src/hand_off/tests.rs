@@ -34,7 +34,9 @@ impl Rig {
             let (here, _) = listener.accept().unwrap();
             for socket in [&there, &here] {
                 socket.set_nodelay(true).unwrap();
-                socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                socket
+                    .set_read_timeout(Some(Duration::from_secs(20)))
+                    .unwrap();
             }
             (there, here)
         };
@@ -122,7 +124,9 @@ const HOSTS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 #[test]
 fn peers_go_on_as_if_nothing_had_happened() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else { return };
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
         rig.relay(Side::Client, b"question");
         rig.relay(Side::Backend, b"answer");
         assert_eq!(rig.hand_off(), HandOff::Done, "{host}");
@@ -144,7 +148,9 @@ fn peers_go_on_as_if_nothing_had_happened() {
 #[test]
 fn what_was_there_before_comes_before_what_follows() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else { return };
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
         rig.relay(Side::Client, b"hello");
         rig.peers[0].write_all(b"before").unwrap();
         assert_eq!(rig.hand_off(), HandOff::Done);
@@ -156,7 +162,10 @@ fn what_was_there_before_comes_before_what_follows() {
         rig.settle();
         rig.sends(Side::Backend, b"fine");
         let flow = rig.until(|flow| flow.moved[1] > 0);
-        assert_eq!(flow.moved[1], 4, "what the sockets sent is not counted again");
+        assert_eq!(
+            flow.moved[1], 4,
+            "what the sockets sent is not counted again"
+        );
     }
 }
 
@@ -164,7 +173,9 @@ fn what_was_there_before_comes_before_what_follows() {
 fn a_stream_is_whole_both_ways_at_once() {
     const BYTES: usize = 32 << 20;
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else { return };
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
         rig.relay(Side::Client, b"hello");
         assert_eq!(rig.hand_off(), HandOff::Done);
         rig.settle();
@@ -207,11 +218,15 @@ fn a_stream_is_whole_both_ways_at_once() {
 #[test]
 fn a_reset_is_passed_on_and_told() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else { return };
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
         rig.relay(Side::Client, b"hello");
         assert_eq!(rig.hand_off(), HandOff::Done);
         rig.settle();
-        SockRef::from(&rig.peers[1]).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&rig.peers[1])
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
         drop(rig.peers.pop());
         let error = rig.peers[0].read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -222,7 +237,9 @@ fn a_reset_is_passed_on_and_told() {
 #[test]
 fn both_peers_of_a_session_that_is_revoked_are_reset_though_they_are_idle() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else { return };
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
         rig.relay(Side::Client, b"hello");
         assert_eq!(rig.hand_off(), HandOff::Done);
         rig.settle();
@@ -237,13 +254,17 @@ fn both_peers_of_a_session_that_is_revoked_are_reset_though_they_are_idle() {
 
 #[test]
 fn a_session_whose_socket_has_ended_or_has_no_room_stays() {
-    let Some(mut rig) = Rig::new(HOSTS[0]) else { return };
+    let Some(mut rig) = Rig::new(HOSTS[0]) else {
+        return;
+    };
     rig.relay(Side::Client, b"hello");
     // More than any window takes, and nobody reads it.
     rig.peers[0].set_nonblocking(true).unwrap();
     while rig.peers[0].write(&[7; 65536]).is_ok() {}
     assert_eq!(rig.hand_off(), HandOff::Later);
-    let Some(mut rig) = Rig::new(HOSTS[0]) else { return };
+    let Some(mut rig) = Rig::new(HOSTS[0]) else {
+        return;
+    };
     rig.peers[0].shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(rig.sockets[0].read(&mut [0]).unwrap(), 0);
     assert_eq!(rig.hand_off(), HandOff::Later);

@@ -7,6 +7,7 @@ mod conformance;
 mod ctl;
 mod failover;
 mod fleet;
+mod hand_off;
 mod harness;
 mod iperf3;
 mod limits;

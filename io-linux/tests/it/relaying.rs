@@ -288,95 +288,132 @@ mod auto {
 /// Handed off as soon as that may be, where the kernel and the user allow it.
 mod kernel {
     use crate::scenarios;
+    use crate::support::kernel::hands_off;
     use crate::support::site::Through;
 
     #[test]
     fn one_large_stream() {
-        scenarios::one_large_stream(Through::Kernel);
+        if hands_off() {
+            scenarios::one_large_stream(Through::Kernel);
+        }
     }
 
     #[test]
     fn echo_in_random_pieces() {
-        scenarios::echo_in_random_pieces(Through::Kernel);
+        if hands_off() {
+            scenarios::echo_in_random_pieces(Through::Kernel);
+        }
     }
 
     #[test]
     fn frame_byte_by_byte() {
-        scenarios::frame_byte_by_byte(Through::Kernel);
+        if hands_off() {
+            scenarios::frame_byte_by_byte(Through::Kernel);
+        }
     }
 
     #[test]
     fn frame_and_more_in_one_segment() {
-        scenarios::frame_and_more_in_one_segment(Through::Kernel);
+        if hands_off() {
+            scenarios::frame_and_more_in_one_segment(Through::Kernel);
+        }
     }
 
     #[test]
     fn large_first_frame() {
-        scenarios::large_first_frame(Through::Kernel);
+        if hands_off() {
+            scenarios::large_first_frame(Through::Kernel);
+        }
     }
 
     #[test]
     fn three_wait_before_the_first_poll() {
-        scenarios::three_wait_before_the_first_poll(Through::Kernel);
+        if hands_off() {
+            scenarios::three_wait_before_the_first_poll(Through::Kernel);
+        }
     }
 
     #[test]
     fn client_closes_first() {
-        scenarios::client_closes_first(Through::Kernel);
+        if hands_off() {
+            scenarios::client_closes_first(Through::Kernel);
+        }
     }
 
     #[test]
     fn backend_closes_first() {
-        scenarios::backend_closes_first(Through::Kernel);
+        if hands_off() {
+            scenarios::backend_closes_first(Through::Kernel);
+        }
     }
 
     #[test]
     fn client_resets() {
-        scenarios::client_resets(Through::Kernel);
+        if hands_off() {
+            scenarios::client_resets(Through::Kernel);
+        }
     }
 
     #[test]
     fn backend_resets() {
-        scenarios::backend_resets(Through::Kernel);
+        if hands_off() {
+            scenarios::backend_resets(Through::Kernel);
+        }
     }
 
     #[test]
     fn client_resets_behind_a_backlog() {
-        scenarios::client_resets_behind_a_backlog(Through::Kernel);
+        if hands_off() {
+            scenarios::client_resets_behind_a_backlog(Through::Kernel);
+        }
     }
 
     #[test]
     fn backend_resets_behind_a_backlog() {
-        scenarios::backend_resets_behind_a_backlog(Through::Kernel);
+        if hands_off() {
+            scenarios::backend_resets_behind_a_backlog(Through::Kernel);
+        }
     }
 
     #[test]
     fn backend_talks_first() {
-        scenarios::backend_talks_first(Through::Kernel);
+        if hands_off() {
+            scenarios::backend_talks_first(Through::Kernel);
+        }
     }
 
     #[test]
     fn paused_client() {
-        scenarios::paused_client(Through::Kernel);
+        if hands_off() {
+            scenarios::paused_client(Through::Kernel);
+        }
     }
 
     #[test]
     fn paused_backend() {
-        scenarios::paused_backend(Through::Kernel);
+        if hands_off() {
+            scenarios::paused_backend(Through::Kernel);
+        }
     }
 
     #[test]
     fn urgent_data() {
-        scenarios::urgent_data(Through::Kernel);
+        if hands_off() {
+            scenarios::urgent_data(Through::Kernel);
+        }
     }
 
     #[test]
     fn urgent_data_in_the_first_frame() {
-        scenarios::urgent_data_in_the_first_frame(Through::Kernel);
+        if hands_off() {
+            scenarios::urgent_data_in_the_first_frame(Through::Kernel);
+        }
     }
 
     #[test]
     fn everything_at_once() {
-        scenarios::everything_at_once(Through::Kernel);
+        if hands_off() {
+            scenarios::everything_at_once(Through::Kernel);
+        }
     }
 }

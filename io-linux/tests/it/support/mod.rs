@@ -4,6 +4,7 @@
 //! timeouts, and conditions are awaited with [`eventually`].
 
 pub(crate) mod farm;
+pub(crate) mod kernel;
 pub(crate) mod peers;
 pub(crate) mod proc;
 pub(crate) mod programs;

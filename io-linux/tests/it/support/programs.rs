@@ -14,7 +14,7 @@ use super::PATIENCE;
 use super::tlb::{Log, Process};
 
 /// Set to `1`, a missing program is a failure.
-const REQUIRE: &str = "TLB_REQUIRE_PROGRAMS";
+pub(super) const REQUIRE: &str = "TLB_REQUIRE_PROGRAMS";
 
 /// Whether all these programs can be run. If not, the test says so on the real stderr and is to
 /// pass without doing anything, unless `TLB_REQUIRE_PROGRAMS=1`.

@@ -103,6 +103,20 @@ impl Tlb {
         (status, log.tail())
     }
 
+    /// Asks it whether it would run: its exit status and everything it said.
+    #[track_caller]
+    pub(crate) fn check(setup: &Setup) -> (ExitStatus, String) {
+        let (config, mut process, log) = spawn(&setup.render(), |config| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tlb"));
+            command.arg("check").arg("-c").arg(config);
+            command
+        });
+        let status = process.await_end();
+        log.find_or_end(|_| false);
+        let _ = fs::remove_file(config);
+        (status, log.tail())
+    }
+
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
