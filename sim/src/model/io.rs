@@ -68,6 +68,9 @@ struct Entry {
     id: Option<SessionId>,
     sockets: [Option<Sock>; 2],
     stores: [Store; 2],
+    /// Of a session that was handed off: what was reported, by direction, and whether its sockets are done.
+    told: [u64; 2],
+    gone: bool,
 }
 
 /// What a direction has read and not yet written.
@@ -376,6 +379,7 @@ impl Io for ModelIo {
             id: Some(session),
             sockets: [sock, None],
             stores: Default::default(),
+            ..Entry::default()
         };
         if let Some(sock) = sock {
             let name = SocketId::client(session);
@@ -546,12 +550,53 @@ impl Io for ModelIo {
         Ok(())
     }
 
-    fn hand_off(&mut self, _: SessionId) -> HandOff {
-        HandOff::Never
+    fn hand_off(&mut self, session: SessionId) -> HandOff {
+        let pair = Side::BOTH.map(|side| self.sock(session, side));
+        let done = match pair {
+            [Some(client), Some(backend)] => self.kernel.borrow_mut().bridge([client, backend]),
+            _ => false,
+        };
+        if done && let Some(entry) = self.entry(session) {
+            entry.told = [0; 2];
+            entry.gone = false;
+        }
+        self.note(Call::HandOff(session, done));
+        if done { HandOff::Done } else { HandOff::Later }
     }
 
-    fn flow(&mut self, _: SessionId) -> Flow {
-        Flow::default()
+    fn flow(&mut self, session: SessionId) -> Flow {
+        let pair = Side::BOTH.map(|side| self.sock(session, side));
+        let ([Some(client), Some(backend)], true) = (pair, self.entry(session).is_some()) else {
+            return Flow::default();
+        };
+        let kernel = self.kernel.borrow();
+        let now = kernel.now();
+        // By the peer that acknowledges: the backend's is the one of what goes forward.
+        let seen = [backend, client].map(|sock| kernel.crossed(sock));
+        let own = kernel.unacknowledged(client) + kernel.unacknowledged(backend);
+        drop(kernel);
+        let [forward, back] = seen;
+        let reset = match (back.reset, forward.reset) {
+            (true, _) => Some(Side::Client),
+            (false, true) => Some(Side::Backend),
+            (false, false) => None,
+        };
+        let Some(entry) = self.entry(session) else {
+            return Flow::default();
+        };
+        entry.gone |= own == 0;
+        let gone = entry.gone;
+        let moved = [0, 1].map(|dir| seen[dir].acked - entry.told[dir]);
+        entry.told = seen.map(|seen| seen.acked);
+        let flow = Flow {
+            moved,
+            ended: seen.map(|seen| gone && seen.fin_acked),
+            reset,
+            gone,
+            quiet: now.since(forward.last.max(back.last)),
+        };
+        self.note(Call::Flow(session, flow));
+        flow
     }
 
     fn close(&mut self, session: SessionId, side: Side, how: Close) {

@@ -1,5 +1,6 @@
 //! The kernel: time, links, and what arrives. The system calls are in a module of their own.
 
+mod bridge;
 mod calls;
 
 use std::cmp::Reverse;
@@ -7,13 +8,15 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::ids::ListenerId;
+use tlb_engine::ids::{ListenerId, SessionId};
 use tlb_engine::rng::Rng;
 use tlb_engine::time::{Duration, Timestamp};
 
 use super::ledger::{Injected, Ledger};
 pub use super::socket::{Owner, Sock};
 use super::socket::{Segment, Socket, State};
+pub(super) use bridge::Bridge;
+pub use bridge::Crossed;
 
 /// A SYN that found no room in an accept queue is sent again after this.
 const SYN_AGAIN: Duration = Duration::from_secs(1);
@@ -126,6 +129,8 @@ pub struct Kernel {
     /// Where a connecting socket wants to go.
     wanted: BTreeMap<Sock, Wanted>,
     worker_ready: Vec<Vec<Sock>>,
+    /// By worker: sessions of which a bridge has news.
+    crossings: Vec<Vec<SessionId>>,
     peers_ready: VecDeque<usize>,
     accepting: VecDeque<usize>,
     network: Rng,
@@ -160,6 +165,7 @@ impl Kernel {
             addresses: BTreeMap::new(),
             wanted: BTreeMap::new(),
             worker_ready: vec![Vec::new(); workers],
+            crossings: vec![Vec::new(); workers],
             peers_ready: VecDeque::new(),
             accepting: VecDeque::new(),
             network,
@@ -343,7 +349,8 @@ impl Kernel {
     pub fn give_up(&mut self, link: usize) {
         for index in 0..self.sockets.len() {
             let socket = &mut self.sockets[index];
-            let ours = matches!(socket.owner, Owner::Worker(..)) && socket.open;
+            let ours =
+                matches!(socket.owner, Owner::Worker(..)) && socket.open && socket.bridge.is_none();
             if socket.link == link && ours && socket.state == State::Established {
                 socket.kill(Some(Fault::TimedOut));
                 self.ledger.inject(Injected::TimedOut);
@@ -398,6 +405,9 @@ impl Kernel {
     }
 
     fn deliver(&mut self, at: Sock, segment: Segment) {
+        if self.crosses(at, &segment) {
+            return;
+        }
         let socket = &mut self.sockets[at.index()];
         match segment {
             Segment::Rst => {

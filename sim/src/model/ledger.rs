@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use tlb_engine::api::{Close, Fault};
-use tlb_engine::drive::{Connect, Outcome, Via};
+use tlb_engine::drive::{Connect, Flow, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 use tlb_engine::time::Timestamp;
 
@@ -35,6 +35,9 @@ pub enum Call {
     TakeError(SessionId, Side, Option<Fault>),
     Unacknowledged(SessionId, Side, usize),
     Hear(SocketId, bool),
+    /// With whether the kernel took it.
+    HandOff(SessionId, bool),
+    Flow(SessionId, Flow),
     /// With whether there was a socket.
     Close(SessionId, Side, Close, bool),
 }
@@ -259,6 +262,8 @@ impl Call {
             | Self::Shutdown(session, ..)
             | Self::TakeError(session, ..)
             | Self::Unacknowledged(session, ..)
+            | Self::HandOff(session, _)
+            | Self::Flow(session, _)
             | Self::Close(session, ..) => Some(session),
             Self::Hear(socket, _) => Some(socket.session),
         }
@@ -284,6 +289,11 @@ impl Call {
                 progress.map_or(99, |progress| connect_word(Ok(progress))),
             ),
             Self::Cool(warm, there) => (16 + (u64::from(warm.0) << 8), u64::from(there)),
+            Self::HandOff(_, done) => (18, u64::from(done)),
+            Self::Flow(_, flow) => (
+                19 + (u64::from(flow.gone) << 8) + (flow.quiet.as_nanos() as u64) << 16,
+                flow.moved[0].rotate_left(32) ^ flow.moved[1],
+            ),
             Self::Hear(socket, on) => (17 + ((socket.side as u64) << 8), u64::from(on)),
             Self::Load(_, bytes) => (7, bytes as u64),
             Self::Fill(_, dir, via, outcome) => (

@@ -8,6 +8,8 @@ use tlb_engine::drive::Readiness;
 use tlb_engine::ids::SocketId;
 use tlb_engine::time::Timestamp;
 
+use super::kernel::Bridge;
+
 /// Number of a socket in its kernel. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sock(pub(super) u32);
@@ -90,6 +92,8 @@ pub(super) struct Socket {
     pub(super) signalled: bool,
     /// No event is to say that it is readable.
     pub(super) muted: bool,
+    /// What arrives is for somebody else.
+    pub(super) bridge: Option<Bridge>,
 }
 
 impl Socket {
@@ -119,6 +123,7 @@ impl Socket {
             last_arrival: Timestamp::ZERO,
             signalled: false,
             muted: false,
+            bridge: None,
         }
     }
 

@@ -52,7 +52,9 @@ fn expected() -> Vec<(&'static str, &'static str)> {
         "connect", "abandon", "relay", "look", "wind", "close", "warm", "take", "cool",
     ];
     all.extend(actions.map(|action| ("action", action)));
-    all.extend(["copy", "splice", RESTS, HEARD_AGAIN].map(|what| ("relay", what)));
+    all.extend(
+        ["copy", "splice", RESTS, HEARD_AGAIN, HANDED_OFF, KEPT, OVER].map(|what| ("relay", what)),
+    );
     let faults = [
         Fault::Refused,
         Fault::Unreachable,
@@ -73,6 +75,11 @@ fn expected() -> Vec<(&'static str, &'static str)> {
 const RESTS: &str = "rests";
 /// And then it is.
 const HEARD_AGAIN: &str = "heard-again";
+/// The kernel took a session, or not now.
+const HANDED_OFF: &str = "handed-off";
+const KEPT: &str = "offered-in-vain";
+/// And both its peers have ended it.
+const OVER: &str = "over-by-itself";
 
 /// What a fleet does.
 const FLEET: [&str; 11] = [
@@ -131,6 +138,10 @@ impl Coverage {
                 };
                 self.count("relay", via, 1);
             }
+            Call::HandOff(_, done) => {
+                self.count("relay", if done { HANDED_OFF } else { KEPT }, 1);
+            }
+            Call::Flow(_, flow) => self.count("relay", OVER, u64::from(flow.ended == [true; 2])),
             Call::Hear(_, on) => {
                 let name = if on { HEARD_AGAIN } else { RESTS };
                 self.count("relay", name, 1);

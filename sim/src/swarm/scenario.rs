@@ -1,7 +1,7 @@
 //! A scenario: a world and what is done to it, as data.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use tlb_engine::api::TellHow;
@@ -380,6 +380,7 @@ impl Door {
             per_source: self.per_source.and_then(NonZeroU32::new).map(Sources::new),
             // As good as drawn.
             paced: self.pool % 2 == 1,
+            hand_off: NonZeroU8::new((self.preread_ms % 5) as u8),
             ..Listener::new("l", unpack, PoolId(self.pool as u32))
         }
     }

@@ -425,7 +425,11 @@ impl<'a> World<'a> {
             kernel.take_events(number, &mut events);
             kernel.take_accepts(number, &mut accepts);
         }
+        let crossings = self.kernel.borrow_mut().take_crossings(number);
         let worker = &mut self.workers[number];
+        for session in crossings {
+            worker.driver.flow(session);
+        }
         worker.run_at = None;
         events.append(&mut worker.stray);
         for (socket, hint) in events.drain(..) {

@@ -50,6 +50,7 @@ impl Kernel {
     /// Whether a worker has events.
     pub fn has_events(&self, worker: usize) -> bool {
         !self.worker_ready[worker].is_empty()
+            || !self.crossings[worker].is_empty()
             || self
                 .tlb_doors
                 .range((worker, 0)..=(worker, u32::MAX))
@@ -367,6 +368,9 @@ impl Kernel {
             && let Owner::Worker(worker, _) = socket.owner
         {
             self.worker_ready[worker].retain(|&ready| ready != sock);
+        }
+        if self.close_bridged(sock, how) {
+            return;
         }
         let socket = &mut self.sockets[sock.index()];
         match socket.state {

@@ -48,6 +48,13 @@ impl Conservation {
                     sums.moved[dir as usize] += bytes as u64;
                 }
             }
+            Call::Flow(session, flow) => {
+                if let Some(sums) = self.live.get_mut(&session) {
+                    for (sum, moved) in sums.moved.iter_mut().zip(flow.moved) {
+                        *sum += moved;
+                    }
+                }
+            }
             Call::Connect(session, ..) | Call::Take(session, _, _, Some(_)) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.connects = sums.connects.wrapping_add(1);

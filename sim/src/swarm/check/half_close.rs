@@ -34,6 +34,8 @@ struct Relay {
     told: [u8; 2],
     /// A side that was reset before it had all that was written, and before the fault was as old as the reset timeout.
     hasty: Option<Side>,
+    /// Its peers talk to each other.
+    away: bool,
 }
 
 /// Follows both directions of each session by the calls alone.
@@ -88,6 +90,14 @@ impl HalfClose {
                 }
             }
             Call::Unacknowledged(_, side, bytes) => relay.acknowledged[side as usize] = bytes == 0,
+            Call::HandOff(_, true) => relay.away = true,
+            Call::Flow(_, flow) => {
+                for dir in Dir::BOTH {
+                    relay.shut[dir.to() as usize] |= flow.ended[dir as usize];
+                }
+            }
+            // The kernel sees to it.
+            Call::Close(..) if relay.away => {}
             // Before a reset goes out, the peer has what was written, or time is up.
             Call::Close(_, side, Close::Reset, true)
                 if relay.established

@@ -70,6 +70,11 @@ impl Timers {
     }
 
     pub(super) fn call(&mut self, scene: &Scene<'_>, call: &Call, findings: &mut Findings) {
+        if let Call::Flow(session, flow) = *call
+            && let Some(watch) = self.watches.get_mut(&session)
+        {
+            watch.active = Some(scene.now.before(flow.quiet));
+        }
         let Call::Drain(session, _, _, Outcome::Moved { .. }) = *call else {
             return;
         };
