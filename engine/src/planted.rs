@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 44] = [
+const ALL: [(&str, bool); 47] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -15,6 +15,9 @@ const ALL: [(&str, bool); 44] = [
         "admission-never-resumes",
         cfg!(tlb_planted = "admission-never-resumes"),
     ),
+    ("away-never-idle", cfg!(tlb_planted = "away-never-idle")),
+    ("away-not-counted", cfg!(tlb_planted = "away-not-counted")),
+    ("away-not-revoked", cfg!(tlb_planted = "away-not-revoked")),
     ("back-off-ignored", cfg!(tlb_planted = "back-off-ignored")),
     (
         "backend-admission-ignored",

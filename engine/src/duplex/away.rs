@@ -92,8 +92,10 @@ impl Duplex {
 
     /// How the kernel gets on.
     pub fn flowed(&mut self, flow: Flow) {
-        self.report.forward += flow.moved[Dir::Forward as usize];
-        self.report.back += flow.moved[Dir::Return as usize];
+        if !cfg!(tlb_planted = "away-not-counted") {
+            self.report.forward += flow.moved[Dir::Forward as usize];
+            self.report.back += flow.moved[Dir::Return as usize];
+        }
         self.report.quiet = Some(flow.quiet);
         if flow.gone {
             self.away = Away::Gone;
@@ -108,7 +110,8 @@ impl Duplex {
             self.report.broken = Some((side, Fault::Reset));
         }
         let over = flow.gone && self.halves.iter().all(|half| half.shut);
-        if flow.reset.is_some() || (self.wind.is_some() && !over) {
+        let revoked = self.wind.is_some() && !over && !cfg!(tlb_planted = "away-not-revoked");
+        if flow.reset.is_some() || revoked {
             self.report.standing = Standing::Finished(Ends::RESET);
         } else if over {
             self.report.standing = Standing::Finished(Ends::FIN);

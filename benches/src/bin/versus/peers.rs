@@ -12,6 +12,8 @@ use super::process::{OTHER_CPU, Process, RELAY_CPU};
 
 /// tlb with an option that trades the CPU of an idle moment for time; beside the others, not among them.
 pub(crate) const TLB_SPINNING: &str = "tlb spin";
+/// tlb that hands its sessions to the kernel, where this user may.
+pub(crate) const TLB_HAND_OFF: &str = "tlb hand-off";
 /// tlb with the congestion control that most hosts have, whatever this one has.
 pub(crate) const TLB_CUBIC: &str = "tlb cubic";
 
@@ -27,8 +29,17 @@ pub(crate) struct Contender {
     pub(crate) setting: String,
     /// Where it echoes, and where it discards.
     pub(crate) at: [SocketAddr; 2],
-    /// `None` for a direct connection.
+    /// `None` for a direct connection, and for one that is called when it is its turn.
     pub(crate) process: Option<Process>,
+    /// How it is called. What it does while it rests would be felt by the others.
+    call: Option<Call>,
+}
+
+/// A program and its arguments.
+#[derive(Debug)]
+struct Call {
+    program: String,
+    args: Vec<String>,
 }
 
 impl Contender {
@@ -42,7 +53,33 @@ impl Contender {
                 ..
             }
         );
-        self.product != DIRECT_ACROSS || alone
+        match self.product {
+            DIRECT_ACROSS => alone,
+            // Who says nothing is not handed off.
+            TLB_HAND_OFF => !matches!(work, Work::Idle { .. }),
+            _ => true,
+        }
+    }
+
+    /// It is its turn.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        if let Some(Call { program, args }) = &self.call {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let process = Process::start(RELAY_CPU, program, &args)?;
+            let ready = contender(self.product, &self.setting, self.at, process)?;
+            self.process = ready.process;
+        }
+        Ok(())
+    }
+
+    /// Its turn is over.
+    pub(crate) fn end(&mut self) {
+        if self.call.is_some() {
+            self.process = None;
+        }
     }
 
     /// The CPU of the backend.
@@ -83,6 +120,7 @@ pub(crate) fn start(
             setting: String::new(),
             at: backend,
             process: None,
+            call: None,
         })
         .into();
     let mut number = 0;
@@ -103,6 +141,29 @@ pub(crate) fn start(
         let args = ["run", "-c", &file, "--log-level", "error"];
         let process = Process::start(RELAY_CPU, &tlb, &args)?;
         all.push(contender(product, "", at, process)?);
+    }
+    let at = next();
+    let text = tlb_config(at, backend, 0, "hand-off = 16\n");
+    let file = write(folder, "tlb-hand-off.toml", &text)?;
+    if Command::new(&tlb)
+        .args(["check", "-c", &file])
+        .output()?
+        .status
+        .success()
+    {
+        let args = ["run", "-c", &file, "--log-level", "error"];
+        all.push(Contender {
+            product: TLB_HAND_OFF,
+            setting: String::new(),
+            at,
+            process: None,
+            call: Some(Call {
+                program: tlb,
+                args: args.map(str::to_owned).into(),
+            }),
+        });
+    } else {
+        println!("this user or this kernel cannot hand sessions off, which is not compared");
     }
 
     let buffers: &[u32] = if quick { &[16] } else { &[16, 64] };
@@ -167,6 +228,7 @@ fn contender(
         setting: setting.to_owned(),
         at,
         process: Some(process),
+        call: None,
     })
 }
 

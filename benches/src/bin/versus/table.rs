@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::load::Work;
-use super::peers::{DIRECT_ACROSS, TLB_CUBIC, TLB_SPINNING};
+use super::peers::{DIRECT_ACROSS, TLB_CUBIC, TLB_HAND_OFF, TLB_SPINNING};
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +68,15 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
         }
     }
     let peers = best.iter().filter(|it| {
-        !["direct", DIRECT_ACROSS, "tlb", TLB_SPINNING, TLB_CUBIC].contains(&it.product)
+        ![
+            "direct",
+            DIRECT_ACROSS,
+            "tlb",
+            TLB_SPINNING,
+            TLB_CUBIC,
+            TLB_HAND_OFF,
+        ]
+        .contains(&it.product)
     });
     let peer = peers.map(|it| cost(work, it)).min_by(f64::total_cmp);
     let tlb = best

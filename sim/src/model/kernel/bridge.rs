@@ -89,6 +89,7 @@ impl Kernel {
     /// Whether what arrives at a socket is for somebody else, who then gets it.
     pub(super) fn crosses(&mut self, at: Sock, segment: &Segment) -> bool {
         let now = self.now;
+        let over = self.is_over(at);
         let socket = &mut self.sockets[at.index()];
         let Some(bridge) = &mut socket.bridge else {
             return false;
@@ -107,6 +108,8 @@ impl Kernel {
                 }
             }
             Segment::FinAck => news = !core::mem::replace(&mut bridge.fin_acked, true),
+            // Nobody asks any more, so that nobody is answered.
+            Segment::Rst if over => return true,
             Segment::Rst => {
                 news = !core::mem::replace(&mut bridge.reset, true);
                 bridge.last = now;
@@ -120,6 +123,13 @@ impl Kernel {
         }
         self.send_segment(to, goes);
         true
+    }
+
+    /// Whether both peers have ended what they send, and know it of each other.
+    fn is_over(&self, at: Sock) -> bool {
+        let bridge = |sock: Sock| self.sockets[sock.index()].bridge;
+        let there = bridge(at).and_then(|here| bridge(here.to).filter(|_| here.fin_acked));
+        there.is_some_and(|there| there.fin_acked)
     }
 
     /// What was seen of a bridged socket's peer.
