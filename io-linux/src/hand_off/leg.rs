@@ -27,7 +27,7 @@ pub(super) struct Leg {
     pub(super) received: u32,
     /// Received bytes that were not read.
     pub(super) unread: u32,
-    /// Bytes on their way to the peer.
+    /// Bytes on their way to the peer, or waiting for their turn.
     flying: u32,
     /// A value of its timestamp clock, and at which millisecond of `CLOCK_MONOTONIC` it was read.
     pub(super) clock: (u32, u32),
@@ -100,6 +100,11 @@ impl Leg {
         unsent == 0
             && bytes <= segments.saturating_mul(segment)
             && bytes <= window.saturating_sub(self.flying)
+    }
+
+    /// Whether nothing that `other`'s peer has said is on its way to this one's.
+    pub(super) const fn is_owed_nothing(&self, other: &Self) -> bool {
+        self.flying == 0 && other.unread == 0
     }
 
     /// Window scales: the peer's, and the one that it was told.

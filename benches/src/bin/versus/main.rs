@@ -195,11 +195,7 @@ fn compare(options: &Options) -> io::Result<()> {
         }
         if options.strace && !matches!(work, Work::Idle { .. } | Work::Fair { .. }) {
             for (contender, entry) in contenders.iter_mut().zip(&mut entries) {
-                if contender.does(work) {
-                    contender.begin()?;
-                    entry.syscalls = count_calls(&this, contender, &backend, work)?;
-                    contender.end();
-                }
+                entry.syscalls = count_calls(&this, contender, &backend, work)?;
             }
         }
         print!("{}", table::rows(work, &entries));
