@@ -57,8 +57,8 @@ pub struct Listener {
     /// Whether the kernel sends what it is given bit by bit, by a timer, as BBR has it do. Larger pieces would then only
     /// wait longer, so no source [rests](crate::duplex::Duplex::visit).
     pub paced: bool,
-    /// After how many messages, read from either side, a session is offered to the kernel, and again after as many if that
-    /// does not suit it; `None`: never.
+    /// After how many messages, read from either side, a session is offered to the kernel, and again after some more if
+    /// that does not suit it; `None`: never.
     pub hand_off: Option<NonZeroU8>,
     /// How fast it accepts sessions; `None` as fast as they come. Shared by the engines of the process.
     pub admission: Option<Bucket>,

@@ -206,8 +206,8 @@ pub struct Flow {
     pub moved: [u64; 2],
     /// Directions whose FIN is acknowledged, by [`Dir`]. Known once the sockets are gone.
     pub ended: [bool; 2],
-    /// Who reset the connection.
-    pub reset: Option<Side>,
+    /// Which side broke, and how. The other one does not hear of it as long as the sockets have something for it.
+    pub broken: Option<(Side, Fault)>,
     /// Whether the sockets are gone. Until then they may have something to relay, as ever.
     pub gone: bool,
     /// For how long neither peer has sent anything.

@@ -28,9 +28,11 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aya::maps::MapError;
 use nix::libc;
 use slab::Slab;
 use socket2::SockRef;
+use tlb_engine::api::Fault;
 use tlb_engine::drive::{Flow, HandOff};
 use tlb_engine::ids::{Dir, SessionId, Side};
 use tlb_engine::time::Timestamp;
@@ -45,8 +47,8 @@ pub(crate) use program::{Program, Ring};
 
 /// Most sessions that are handed off at a time, in the process.
 pub(crate) const SESSIONS: u32 = 65_536;
-/// Bytes that may come between a look at the sockets and the hand-off, and which they must be able to send unheard.
-const SURPRISE: u32 = 4096;
+/// Sockets that have not caught up by then never will: their peers do not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For how long packets are awaited that came before the hand-off.
 const STRAGGLERS: Duration = Duration::from_millis(20);
 /// For how long a session that is over is remembered, for the last acknowledgement may be lost.
@@ -84,7 +86,6 @@ struct Handed {
     /// What was reported, by [`Dir`].
     told: [u64; 2],
     gone: bool,
-    reset: bool,
     /// Keeps the port towards the backend.
     port: Option<TcpStream>,
 }
@@ -141,23 +142,17 @@ impl HandedOff {
         if self.places.len() == self.limit {
             return HandOff::Later;
         }
-        let legs =
-            Leg::of(sockets.client).and_then(|client| Ok(client.zip(Leg::of(sockets.backend)?)));
+        let leg = |socket| match Leg::of(socket) {
+            Ok(leg) => leg.ok_or(HandOff::Later),
+            Err(_) => Err(HandOff::Never),
+        };
+        let legs = leg(sockets.client).and_then(|client| Ok((client, leg(sockets.backend)?)));
         let (client, backend) = match legs {
-            Ok(Some(legs)) => legs,
-            Ok(None) => return HandOff::Later,
-            Err(_) => return HandOff::Never,
+            Ok(legs) => legs,
+            Err(why) => return why,
         };
         if !client.suits(&backend) {
             return HandOff::Never;
-        }
-        let pending = [client.unread, backend.unread];
-        // Where nothing goes the other way, acknowledgements come by themselves, and the socket will hear of what it
-        // still has to send. Else they come with data, past it.
-        let room = (backend.has_room(pending[0] + SURPRISE) || client.is_owed_nothing(&backend))
-            && (client.has_room(pending[1] + SURPRISE) || backend.is_owed_nothing(&client));
-        if !(client.is_plain() && backend.is_plain() && room) {
-            return HandOff::Later;
         }
         let interfaces = [client, backend].map(|leg| self.routes.interface(leg.tuple.from.ip()));
         let interfaces = match interfaces {
@@ -174,7 +169,6 @@ impl HandedOff {
             flows: flows(
                 &client,
                 &backend,
-                pending,
                 interfaces,
                 2 * (self.base + place as u32),
             ),
@@ -183,10 +177,10 @@ impl HandedOff {
             ended: [false; 2],
             told: [0; 2],
             gone: false,
-            reset: false,
             port: None,
         };
-        if self.put(&handed, [client, backend]).is_err() {
+        let seen = [client, backend].map(|leg| Seen::new(leg::now(), leg.sent, leg.received));
+        if self.put(&handed, Some(seen)).is_err() || self.takes_back(&handed, sockets, seen) {
             self.forget(handed);
             return HandOff::Later;
         }
@@ -194,14 +188,28 @@ impl HandedOff {
         HandOff::Done
     }
 
-    fn put(&self, handed: &Handed, legs: [Leg; 2]) -> Result<(), aya::maps::MapError> {
-        let now = leg::now();
-        for (side, leg) in legs.into_iter().enumerate() {
-            let seen = Seen::new(now, leg.sent, leg.received);
+    fn put(&self, handed: &Handed, seen: Option<[Seen; 2]>) -> Result<(), MapError> {
+        for side in [0, 1] {
+            let seen = seen.map(|seen| seen[side]);
             self.program
-                .put(handed.tuples[side], &handed.flows[side], Some(seen))?;
+                .put(handed.tuples[side], &handed.flows[side], seen)?;
         }
         Ok(())
+    }
+
+    /// Takes a hand-off back if something reached the sockets after they were looked at, unless a packet has gone its own
+    /// way since.
+    fn takes_back(&self, handed: &Handed, sockets: Pair<'_>, before: [Seen; 2]) -> bool {
+        let unread = |socket| leg::unread(socket).unwrap_or(0);
+        if unread(sockets.client) + unread(sockets.backend) == 0 {
+            return false;
+        }
+        for tuple in handed.tuples {
+            self.program.remove(tuple);
+        }
+        let after = [0, 1].map(|side| self.program.seen(handed.flows[side].slot));
+        // There is room for them, as they were there a moment ago.
+        after == before || self.put(handed, None).is_err()
     }
 
     /// A socket of a session that is handed off has sent a FIN.
@@ -227,7 +235,6 @@ impl HandedOff {
         let reset = Side::BOTH
             .into_iter()
             .find(|&side| seen[side as usize].has_reset());
-        handed.reset = reset.is_some();
         if let Some(sockets) = sockets
             && !handed.gone
         {
@@ -237,7 +244,11 @@ impl HandedOff {
         }
         let mut flow = Flow {
             quiet: Duration::from_nanos(leg::now().saturating_sub(seen[0].last.max(seen[1].last))),
-            reset,
+            broken: match reset {
+                Some(side) => Some((side, Fault::Reset)),
+                None if handed.is_stuck(now) => Some((Side::Backend, Fault::TimedOut)),
+                None => None,
+            },
             gone: handed.gone,
             ..Flow::default()
         };
@@ -263,10 +274,10 @@ impl HandedOff {
             self.over.push_back((now + LAST_WORDS, handed));
             return;
         }
-        let (tuples, told) = (handed.tuples, handed.reset);
+        let tuples = handed.tuples;
         self.forget(handed);
         // In order, but not gone: the sockets themselves have seen both ends.
-        if !told && !in_order {
+        if !in_order {
             for tuple in tuples {
                 // A peer without a way to it finds out when it sends something.
                 let _ = poke::poke(tuple);
@@ -316,6 +327,10 @@ impl Drop for HandedOff {
 }
 
 impl Handed {
+    fn is_stuck(&self, now: Timestamp) -> bool {
+        !self.gone && now.since(self.since) >= PATIENCE
+    }
+
     /// Sees how far the sockets have come, and closes them without a word if they have nothing left to do and that is
     /// certain by now (`patient`).
     fn settle(
@@ -330,11 +345,13 @@ impl Handed {
         for side in [0, 1] {
             let socket = pair[side];
             let (sent, _) = leg::numbers(socket)?;
-            let idle = rustix::io::ioctl_fionread(socket)? == 0;
+            let idle = leg::unread(socket)? == 0;
             done &= idle && (sys::unacknowledged(socket) == 0 || seen[side].has_acked(sent));
             self.own[side] = u64::from(sent.wrapping_sub(self.sent[side]));
-            if self.flows[side].own_end != Some(sent) {
-                self.flows[side].own_end = Some(sent);
+            // An acknowledgement of what is not sent yet is none that it takes, but one that the other peer waits for.
+            let end = sent.wrapping_sub(leg::unsent(socket)?);
+            if self.flows[side].own_end != Some(end) {
+                self.flows[side].own_end = Some(end);
                 let _ = program.put(self.tuples[side], &self.flows[side], None);
             }
         }
@@ -354,17 +371,11 @@ impl Handed {
 }
 
 /// What becomes of packets of either side.
-fn flows(
-    client: &Leg,
-    backend: &Leg,
-    pending: [u32; 2],
-    interfaces: [u32; 2],
-    slot: u32,
-) -> [layout::Flow; 2] {
-    // Byte n of a stream has number n of the connection it comes in by, and its own of the one it leaves by: what was
-    // received so far will, when all of it is written, have been sent.
-    let forward = (backend.sent.wrapping_add(pending[0])).wrapping_sub(client.received);
-    let back = (client.sent.wrapping_add(pending[1])).wrapping_sub(backend.received);
+fn flows(client: &Leg, backend: &Leg, interfaces: [u32; 2], slot: u32) -> [layout::Flow; 2] {
+    // Byte n of a stream has number n of the connection it comes in by, and its own of the one it leaves by. What was
+    // received so far was sent.
+    let forward = backend.sent.wrapping_sub(client.received);
+    let back = client.sent.wrapping_sub(backend.received);
     let flow = |of: &Leg, other: &Leg, seq_add: u32, ack_add: u32, place: u32| layout::Flow {
         becomes: other.tuple.reversed(),
         seq_add,
@@ -373,7 +384,7 @@ fn flows(
         interface: interfaces[1 - place as usize],
         clock: other.clock,
         scale: (of.scales().0, other.scales().1),
-        own_end: Some(of.sent.wrapping_add(pending[1 - place as usize])),
+        own_end: Some(of.sent),
     };
     [
         flow(client, backend, forward, back, 0),

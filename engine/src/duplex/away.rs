@@ -7,7 +7,7 @@
 use core::num::NonZeroU8;
 
 use super::{Duplex, Op};
-use crate::api::{Close, Ends, Fault, Standing};
+use crate::api::{Close, Ends, Standing};
 use crate::drive::{Flow, HandOff};
 use crate::ids::Dir;
 
@@ -85,7 +85,12 @@ impl Duplex {
                 self.report.handed_off = true;
                 Away::Late
             }
-            HandOff::Later => self.next_offer(),
+            HandOff::Later => {
+                // A stream that never pauses is asked less and less often.
+                let more = |messages: NonZeroU8| messages.saturating_add(1 + messages.get() / 4);
+                self.messages = self.messages.map(more);
+                self.next_offer()
+            }
             HandOff::Never => Away::Never,
         };
     }
@@ -105,13 +110,13 @@ impl Duplex {
             self.report.ended[dir as usize] |= flow.ended[dir as usize] && !half.shut;
             half.shut |= flow.ended[dir as usize];
         }
-        if let Some(side) = flow.reset {
-            self.told = true;
-            self.report.broken = Some((side, Fault::Reset));
+        if let Some((side, fault)) = flow.broken {
+            // What it had sent before and the sockets still have is passed on, as ever.
+            self.broke(side, fault);
         }
         let over = flow.gone && self.halves.iter().all(|half| half.shut);
         let revoked = self.wind.is_some() && !over && !cfg!(tlb_planted = "away-not-revoked");
-        if flow.reset.is_some() || revoked {
+        if (flow.gone && flow.broken.is_some()) || revoked {
             self.report.standing = Standing::Finished(Ends::RESET);
         } else if over {
             self.report.standing = Standing::Finished(Ends::FIN);

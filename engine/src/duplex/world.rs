@@ -151,6 +151,9 @@ impl World {
         };
         let dir = from.outgoing();
         let bytes: usize = self.socks[from as usize].inbox.drain(..).sum();
+        if self.socks[dir.to() as usize].reset {
+            return;
+        }
         self.socks[dir.to() as usize].got += bytes;
         flow.moved[dir as usize] += bytes as u64;
     }
@@ -225,7 +228,7 @@ impl World {
         }
         self.socks[side as usize].reset = true;
         if let Some(flow) = &mut self.kernel {
-            flow.reset = flow.reset.or(Some(side));
+            flow.broken = flow.broken.or(Some((side, Fault::Reset)));
             return self.duplex.look();
         }
         let hint = Readiness {

@@ -63,6 +63,9 @@ struct flow {
 };
 
 #define LATE 1
+// How far a peer learns that it is acknowledged while tlb's socket may have to repeat something to it. The socket's own
+// acknowledgement stays behind, and what comes with one that is a window too old is refused (RFC 5961 section 5.2).
+#define AHEAD 32768
 
 // Verdicts of a tcx program, which older headers lack: go on as if it were not there, and lose the packet.
 #define NEXT (-1)
@@ -244,8 +247,8 @@ INLINE void options(struct tcp *tcp, u32 length, struct flow *flow, struct seen 
 		shift(tcp, places.selective, places.selective_end, flow->ack_add);
 }
 
-// What is to be known of a session when it is over, and when that is.
-INLINE void note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *seen, struct seen *other)
+// What is to be known of a session when it is over, and when that is. Whether it has been reset.
+INLINE int note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *seen, struct seen *other)
 {
 	u32 seq = swap32(tcp->seq), ack = swap32(tcp->ack);
 	u32 end = seq + payload + (tcp->flags & TH_FIN ? 1 : 0);
@@ -258,7 +261,7 @@ INLINE void note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *s
 	if (tcp->flags & TH_RST) {
 		// Anybody can send a reset; its receiver takes the one that carries the number it expects (RFC 5961).
 		if (seq != seen->end && seq != other->ack - flow->seq_add)
-			return;
+			return 0;
 		state |= RESET;
 	} else {
 		if (after(end, seen->end))
@@ -284,6 +287,7 @@ INLINE void note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *s
 
 		ringbuf_output(&NEWS, &slot, sizeof(slot), 0);
 	}
+	return state & RESET;
 }
 
 SEC("classifier")
@@ -350,7 +354,11 @@ int hand_off(struct __sk_buff *skb)
 	// The ports of a session that is over are used again.
 	if (old.flags & TH_SYN && ((seen->state | other->state) & RESET || (seen->state & other->state & ended)))
 		return NEXT;
-	note(&old, length - header, flow, seen, other);
+	int reset = note(&old, length - header, flow, seen, other);
+
+	// It would destroy what tlb's sockets still have for its receiver, who learns of it when they are done.
+	if (flow->flags & LATE && old.flags & TH_RST && reset)
+		return DROP;
 	if (flow->flags & LATE && old.flags == TH_ACK && header == length && !after(swap32(old.ack), flow->own_end))
 		return NEXT;
 
@@ -359,8 +367,13 @@ int hand_off(struct __sk_buff *skb)
 	new.from_port = flow->as.from_port;
 	new.to_port = flow->as.to_port;
 	new.seq = swap32(swap32(old.seq) + flow->seq_add);
-	if (old.flags & TH_ACK)
-		new.ack = swap32(swap32(old.ack) + flow->ack_add);
+	if (old.flags & TH_ACK) {
+		u32 ack = swap32(old.ack), most = flow->own_end + AHEAD;
+
+		if (flow->flags & LATE && after(ack, most))
+			ack = most;
+		new.ack = swap32(ack + flow->ack_add);
+	}
 	if (!(old.flags & TH_SYN)) {
 		u32 window = ((u32)swap16(old.window) << (flow->scale_in & 15)) >> (flow->scale_out & 15);
 

@@ -14,6 +14,9 @@ const NO_REPAIR: i32 = -1;
 /// Of `TCP_REPAIR_QUEUE`.
 const RECV_QUEUE: i32 = 1;
 const SEND_QUEUE: i32 = 2;
+/// What may be on its way at a hand-off. A peer's kernel that has room for it does not lose it, and it need not be
+/// repeated while its session goes on without tlb.
+const MESSAGE: usize = 16 * 1024;
 /// Of `tcpi_state`.
 const ESTABLISHED: u8 = 1;
 
@@ -25,29 +28,30 @@ pub(super) struct Leg {
     /// The number of the byte that tlb writes next, and of the one that it receives next.
     pub(super) sent: u32,
     pub(super) received: u32,
-    /// Received bytes that were not read.
-    pub(super) unread: u32,
-    /// Bytes on their way to the peer, or waiting for their turn.
-    flying: u32,
     /// A value of its timestamp clock, and at which millisecond of `CLOCK_MONOTONIC` it was read.
     pub(super) clock: (u32, u32),
     info: Info,
 }
 
 impl Leg {
-    /// As it is at this moment. `None`: something came meanwhile.
+    /// As it is at this moment, if it is quiet: simply connected, nothing odd about it, and nothing left to do but to hear
+    /// that the last message has arrived.
     ///
     /// # Errors
     /// The process may not know (it takes `CAP_NET_ADMIN`), or there is no such connection any more.
     pub(super) fn of(socket: &TcpStream) -> io::Result<Option<Self>> {
         let info = Info::of(socket)?;
+        let is_plain = info.state == ESTABLISHED && info.out_of_order == 0 && info.unsent == 0;
+        if !is_plain || unread(socket)? > 0 || sys::unacknowledged(socket) > MESSAGE {
+            return Ok(None);
+        }
         // Before it is read: a clock that is ahead by a tick passes for one, one that is behind does not (RFC 7323
         // section 5).
         let clock_ms = (now() / 1_000_000) as u32;
         let clock = word(socket, libc::TCP_TIMESTAMP)?;
-        let unread = rustix::io::ioctl_fionread(socket)? as u32;
         let (sent, received) = numbers(socket)?;
-        if rustix::io::ioctl_fionread(socket)? as u32 != unread {
+        // Else these may not be the numbers of what was read and written.
+        if unread(socket)? > 0 {
             return Ok(None);
         }
         let tuple = Tuple {
@@ -58,16 +62,9 @@ impl Leg {
             tuple,
             sent,
             received,
-            unread,
-            flying: sys::unacknowledged(socket) as u32,
             clock: (clock, clock_ms),
             info,
         }))
-    }
-
-    /// Whether it is simply connected, and nothing is odd about it.
-    pub(super) const fn is_plain(&self) -> bool {
-        self.info.state == ESTABLISHED && self.info.out_of_order == 0
     }
 
     /// Whether what each peer says to tlb can be said to the other one.
@@ -86,27 +83,6 @@ impl Leg {
             && other.info.advertised + headers <= self.info.path
     }
 
-    /// Whether its socket can send so many bytes more by itself, hearing of none of them.
-    pub(super) const fn has_room(&self, bytes: u32) -> bool {
-        let Info {
-            congestion_window,
-            unacknowledged,
-            segment,
-            window,
-            unsent,
-            ..
-        } = self.info;
-        let segments = congestion_window.saturating_sub(unacknowledged);
-        unsent == 0
-            && bytes <= segments.saturating_mul(segment)
-            && bytes <= window.saturating_sub(self.flying)
-    }
-
-    /// Whether nothing that `other`'s peer has said is on its way to this one's.
-    pub(super) const fn is_owed_nothing(&self, other: &Self) -> bool {
-        self.flying == 0 && other.unread == 0
-    }
-
     /// Window scales: the peer's, and the one that it was told.
     pub(super) const fn scales(&self) -> (u8, u8) {
         (self.info.scales & 15, self.info.scales >> 4)
@@ -119,14 +95,10 @@ struct Info {
     state: u8,
     options: u8,
     scales: u8,
-    segment: u32,
-    unacknowledged: u32,
     path: u32,
-    congestion_window: u32,
     advertised: u32,
     unsent: u32,
     out_of_order: u32,
-    window: u32,
 }
 
 impl Info {
@@ -140,16 +112,28 @@ impl Info {
             state: bytes[0],
             options: bytes[5],
             scales: bytes[6],
-            segment: word(16),
-            unacknowledged: word(24),
             path: word(60),
-            congestion_window: word(80),
             advertised: word(84),
             unsent: word(144),
             out_of_order: word(224),
-            window: word(228),
         })
     }
+}
+
+/// Received bytes that were not read.
+///
+/// # Errors
+/// There is no such socket any more.
+pub(super) fn unread(socket: &TcpStream) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
+/// Written bytes that were not sent.
+///
+/// # Errors
+/// As for [`Leg::of`].
+pub(super) fn unsent(socket: &TcpStream) -> io::Result<u32> {
+    Ok(Info::of(socket)?.unsent)
 }
 
 /// What the socket of a connection writes and receives next, by number.

@@ -32,7 +32,7 @@ impl Session {
         let before = count(site, "handed off");
         let open = descriptors_at_rest(tlb(site).pid());
         // Until the next offer, and the moment in which everything is quiet.
-        for _ in 0..1000 {
+        for _ in 0..5000 {
             session.talk();
             if count(site, "handed off") > before {
                 // The client's socket goes last of all; the backend's keeps a port.

@@ -591,7 +591,7 @@ impl Io for ModelIo {
         let flow = Flow {
             moved,
             ended: seen.map(|seen| gone && seen.fin_acked),
-            reset,
+            broken: reset.map(|side| (side, Fault::Reset)),
             gone,
             quiet: now.since(forward.last.max(back.last)),
         };

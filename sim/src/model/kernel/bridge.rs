@@ -90,12 +90,13 @@ impl Kernel {
     pub(super) fn crosses(&mut self, at: Sock, segment: &Segment) -> bool {
         let now = self.now;
         let over = self.is_over(at);
+        let owed = self.owes_others_peer(at);
         let socket = &mut self.sockets[at.index()];
         let Some(bridge) = &mut socket.bridge else {
             return false;
         };
         let to = bridge.to;
-        let mut news = false;
+        let (mut news, mut held) = (false, false);
         let mut goes = segment.clone();
         match segment {
             Segment::Ack(bytes) => {
@@ -113,6 +114,7 @@ impl Kernel {
             Segment::Rst => {
                 news = !core::mem::replace(&mut bridge.reset, true);
                 bridge.last = now;
+                held = owed;
             }
             Segment::Data(..) | Segment::Fin => bridge.last = now,
             Segment::Window(_) => {}
@@ -121,8 +123,16 @@ impl Kernel {
         if news && let Owner::Worker(worker, Some(name)) = socket.owner {
             self.crossings[worker].push(name.session);
         }
-        self.send_segment(to, goes);
+        if !held {
+            self.send_segment(to, goes);
+        }
         true
+    }
+
+    /// Whether the other socket has sent something of its own that is not acknowledged: a reset would destroy it.
+    fn owes_others_peer(&self, at: Sock) -> bool {
+        let bridge = self.sockets[at.index()].bridge;
+        bridge.is_some_and(|bridge| self.unacknowledged(bridge.to) > 0)
     }
 
     /// Whether both peers have ended what they send, and know it of each other.
