@@ -3,6 +3,7 @@
 use super::half::{SMALL_SPLICE, SMALL_SPLICES};
 use super::world::{PIPE, SLOTS, Sock, Step, World, check};
 use super::*;
+use crate::api::Ends;
 use crate::drive::HandOff;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -13,16 +13,14 @@ struct Rig {
     now: Timestamp,
 }
 
-/// `None`, visibly, where the process may not.
+/// `None`, visibly, where the process may not. Whether it should is for the tests of the binary to say.
 fn program() -> Option<Arc<Program>> {
-    match Program::load(SESSIONS) {
-        Ok((program, _)) => Some(Arc::new(program)),
-        Err(error) if std::env::var_os("TLB_REQUIRE_PROGRAMS").is_none() => {
-            eprintln!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
+    let loaded = Program::load(SESSIONS);
+    if let Err(error) = &loaded {
+        // Not `eprintln`, which the test runner keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {error}");
     }
+    loaded.ok().map(|(program, _)| Arc::new(program))
 }
 
 impl Rig {
