@@ -205,7 +205,7 @@ impl World {
             if let Some(flow) = &mut self.kernel {
                 flow.ended[side.outgoing() as usize] = true;
                 let other = &mut self.socks[side.other() as usize];
-                if self.ended.is_none() {
+                if self.ended.is_none() && !other.reset {
                     other.fins.push(other.got);
                 }
                 return self.duplex.look();

@@ -18,7 +18,7 @@ fn program() -> Option<Arc<Program>> {
     let loaded = Program::load(SESSIONS);
     if let Err(error) = &loaded {
         // Not `eprintln`, which the test runner keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {error}");
+        let _ = writeln!(io::stderr(), "SKIPPED: {error}");
     }
     loaded.ok().map(|(program, _)| Arc::new(program))
 }
