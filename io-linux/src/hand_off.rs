@@ -204,9 +204,7 @@ impl HandedOff {
         if unread(sockets.client) + unread(sockets.backend) == 0 {
             return false;
         }
-        for tuple in handed.tuples {
-            self.program.remove(tuple);
-        }
+        handed.remove(&self.program);
         let after = [0, 1].map(|side| self.program.seen(handed.flows[side].slot));
         // There is room for them, as they were there a moment ago.
         after == before || self.put(handed, None).is_err()
@@ -301,9 +299,7 @@ impl HandedOff {
 
     /// Gives everything back. The packets of its peers are answered with resets from now on.
     fn forget(&mut self, handed: Handed) {
-        for tuple in handed.tuples {
-            self.program.remove(tuple);
-        }
+        handed.remove(&self.program);
         self.places.remove(handed.place);
     }
 
@@ -319,14 +315,19 @@ impl Drop for HandedOff {
     fn drop(&mut self) {
         let handed = self.sessions.drain().map(|(_, handed)| handed);
         for handed in handed.chain(self.over.drain(..).map(|(_, handed)| handed)) {
-            for tuple in handed.tuples {
-                self.program.remove(tuple);
-            }
+            handed.remove(&self.program);
         }
     }
 }
 
 impl Handed {
+    /// Its packets are this host's own again.
+    fn remove(&self, program: &Program) {
+        for (tuple, flow) in self.tuples.into_iter().zip(&self.flows) {
+            program.remove(tuple, flow.slot);
+        }
+    }
+
     fn is_stuck(&self, now: Timestamp) -> bool {
         !self.gone && now.since(self.since) >= PATIENCE
     }

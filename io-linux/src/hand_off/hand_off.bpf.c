@@ -23,6 +23,7 @@ typedef __u64 u64;
 #define swap32(x) __builtin_bswap32(x)
 
 static void *(*const map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*const map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static u64 (*const now_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*const load_bytes)(const void *skb, u32 at, void *to, u32 len) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*const store_bytes)(void *skb, u32 at, const void *from, u32 len, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
@@ -293,6 +294,9 @@ INLINE int note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *se
 SEC("classifier")
 int hand_off(struct __sk_buff *skb)
 {
+	// It comes in once more, by the interface of its VLAN.
+	if (skb->vlan_present)
+		return NEXT;
 	struct tuple key = {};
 	u8 ip[40] = {};
 	u32 at, length;
@@ -352,8 +356,17 @@ int hand_off(struct __sk_buff *skb)
 	u32 ended = FIN_OF_OTHER_ACKED;
 
 	// The ports of a session that is over are used again.
-	if (old.flags & TH_SYN && ((seen->state | other->state) & RESET || (seen->state & other->state & ended)))
+	if (old.flags & TH_SYN && ((seen->state | other->state) & RESET || (seen->state & other->state & ended))) {
+		struct tuple back = {};
+
+		__builtin_memcpy(back.from, flow->as.to, 16);
+		__builtin_memcpy(back.to, flow->as.from, 16);
+		back.from_port = flow->as.to_port;
+		back.to_port = flow->as.from_port;
+		map_delete(&FLOWS, &key);
+		map_delete(&FLOWS, &back);
 		return NEXT;
+	}
 	int reset = note(&old, length - header, flow, seen, other);
 
 	// It would destroy what tlb's sockets still have for its receiver, who learns of it when they are done.

@@ -85,6 +85,12 @@ impl Flow {
     }
 }
 
+/// The [`Flow::slot`] of a flow.
+pub(super) fn slot_of(flow: &[u8; FLOW]) -> u32 {
+    let word = flow[TUPLE + 8..].first_chunk().copied();
+    u32::from_ne_bytes(word.unwrap_or_default())
+}
+
 /// What was seen of a direction's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -162,6 +168,25 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flow_knows_its_slot() {
+        let tuple = Tuple {
+            from: "[fd00::1]:1".parse().unwrap(),
+            to: "127.0.0.1:65535".parse().unwrap(),
+        };
+        let flow = Flow {
+            becomes: tuple,
+            seq_add: u32::MAX,
+            ack_add: u32::MAX,
+            slot: 0x0102_0304,
+            interface: u32::MAX,
+            clock: (u32::MAX, u32::MAX),
+            scale: (14, 14),
+            own_end: Some(u32::MAX),
+        };
+        assert_eq!(slot_of(&flow.bytes()), 0x0102_0304);
+    }
 
     #[test]
     fn what_was_seen_is_read_as_it_was_written() {

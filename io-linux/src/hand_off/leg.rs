@@ -41,7 +41,9 @@ impl Leg {
     /// The process may not know (it takes `CAP_NET_ADMIN`), or there is no such connection any more.
     pub(super) fn of(socket: &TcpStream) -> io::Result<Option<Self>> {
         let info = Info::of(socket)?;
-        let is_plain = info.state == ESTABLISHED && info.out_of_order == 0 && info.unsent == 0;
+        // What came out of order may still be here, and not what it waits for. Its sender will find out that nobody has it
+        // any more (RFC 2018 section 8).
+        let is_plain = info.state == ESTABLISHED && info.unsent == 0;
         if !is_plain || unread(socket)? > 0 || sys::unacknowledged(socket) > MESSAGE {
             return Ok(None);
         }
@@ -98,12 +100,11 @@ struct Info {
     path: u32,
     advertised: u32,
     unsent: u32,
-    out_of_order: u32,
 }
 
 impl Info {
     fn of(socket: &TcpStream) -> io::Result<Self> {
-        let bytes: [u8; 232] = sys::tcp_option(socket, libc::TCP_INFO)?;
+        let bytes: [u8; 148] = sys::tcp_option(socket, libc::TCP_INFO)?;
         let word = |at: usize| {
             let word = bytes[at..].first_chunk().copied();
             u32::from_ne_bytes(word.unwrap_or_default())
@@ -115,7 +116,6 @@ impl Info {
             path: word(60),
             advertised: word(84),
             unsent: word(144),
-            out_of_order: word(224),
         })
     }
 }

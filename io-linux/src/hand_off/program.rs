@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
 
-use super::layout::{FLOW, Flow, SEEN, Seen, TUPLE, Tuple};
+use super::layout::{FLOW, Flow, SEEN, Seen, TUPLE, Tuple, slot_of};
 
 /// Made of `hand_off.bpf.c` by `build.sh`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("hand_off.bpf.o");
@@ -116,10 +116,19 @@ impl Program {
         maps.flows.insert(tuple.bytes(), flow.bytes(), 0)
     }
 
-    /// Packets of this tuple are this host's own again.
-    pub(super) fn remove(&self, tuple: Tuple) {
-        // It is not there if it could not be put.
-        let _ = self.maps().flows.remove(&tuple.bytes());
+    /// Packets of this tuple are this host's own again, unless they are another session's by now, in another slot: ports
+    /// are used again.
+    pub(super) fn remove(&self, tuple: Tuple, slot: u32) {
+        let mut maps = self.maps();
+        let key = tuple.bytes();
+        if maps
+            .flows
+            .get(&key, 0)
+            .is_ok_and(|flow| slot_of(&flow) == slot)
+        {
+            // It was there a moment ago, and at most the program itself has removed it.
+            let _ = maps.flows.remove(&key);
+        }
     }
 
     /// What was seen so far at that place.

@@ -5,6 +5,7 @@ mod hosts;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -28,6 +29,12 @@ impl Session {
     #[track_caller]
     fn of(site: &Site) -> Self {
         let (client, backend) = site.session();
+        Self::away(site, client, backend)
+    }
+
+    /// This one.
+    #[track_caller]
+    fn away(site: &Site, client: TcpStream, backend: TcpStream) -> Self {
         let session = Self { client, backend };
         let before = count(site, "handed off");
         let open = descriptors_at_rest(tlb(site).pid());
@@ -121,6 +128,36 @@ fn a_reset_passes_by_and_is_told() {
     let error = backend.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     tlb(&site).await_closed("client-reset");
+}
+
+#[test]
+fn a_port_that_is_used_again_is_another_sessions() {
+    if !hands_off() {
+        return;
+    }
+    let site = Site::new(Through::Kernel);
+    let began = Instant::now();
+    let mut from = None;
+    for _ in 0..3 {
+        // The backend ends first, so that the client's port is free at once.
+        let (client, backend) = site.session_from(from);
+        from = client.local_addr().ok();
+        let session = Session::away(&site, client, backend);
+        session.backend.shutdown(Shutdown::Write).expect("a FIN");
+        let (_, end) = rest(&session.client);
+        assert_eq!(format!("{end:?}"), "Fin");
+        session.client.shutdown(Shutdown::Write).expect("a FIN");
+        let (_, end) = rest(&session.backend);
+        assert_eq!(format!("{end:?}"), "Fin");
+    }
+    eventually("all have ended", || {
+        (count(&site, "reason=completed") == 3).then_some(())
+    });
+    // As long as the last session of a port is remembered, and a good deal longer than this takes.
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "no session had to wait"
+    );
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use super::PATIENCE;
 use super::stream::{End, Stream, frame, rest};
+use super::{PATIENCE, eventually};
 
 /// Connects with the harness's timeouts.
 #[track_caller]
@@ -16,6 +16,21 @@ pub(crate) fn connect(to: SocketAddr) -> TcpStream {
         Ok(stream) => stream,
         Err(error) => panic!("cannot connect to {to}: {error}"),
     }
+}
+
+/// Connects from an address of one's own, with the harness's timeouts.
+#[track_caller]
+pub(crate) fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    // Whoever had it may still be waiting for its last acknowledgement.
+    eventually("the port is free", || socket.bind(&from.into()).ok());
+    if let Err(error) = socket.connect(&to.into()) {
+        panic!("cannot connect from {from} to {to}: {error}");
+    }
+    let stream = socket.into();
+    prepare(&stream).expect("its options");
+    stream
 }
 
 /// Connects with the harness's timeouts, or says why not.

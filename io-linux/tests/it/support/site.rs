@@ -88,7 +88,16 @@ impl Site {
     /// Both ends of a session whose first frame has arrived.
     #[track_caller]
     pub(crate) fn session(&self) -> (TcpStream, TcpStream) {
-        let mut client = self.connect();
+        self.session_from(None)
+    }
+
+    /// Likewise, from an address of the client's own.
+    #[track_caller]
+    pub(crate) fn session_from(&self, from: Option<SocketAddr>) -> (TcpStream, TcpStream) {
+        let mut client = match from {
+            Some(from) => peers::connect_from(from, self.entry),
+            None => self.connect(),
+        };
         let first = frame(0x5e55_1011, 40);
         client.write_all(&first).expect("the client's first frame");
         let (_, backend) = self.farm.accept();
