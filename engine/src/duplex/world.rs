@@ -203,9 +203,9 @@ impl World {
         let sock = &mut self.socks[side as usize];
         if !sock.reset && !core::mem::replace(&mut sock.fin, true) {
             if let Some(flow) = &mut self.kernel {
-                flow.ended[side.outgoing() as usize] = true;
                 let other = &mut self.socks[side.other() as usize];
                 if self.ended.is_none() && !other.reset {
+                    flow.ended[side.outgoing() as usize] = true;
                     other.fins.push(other.got);
                 }
                 return self.duplex.look();
