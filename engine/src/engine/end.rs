@@ -140,7 +140,8 @@ impl Engine {
     /// What a report says of a session that was handed off, or that it is one now.
     pub(super) fn away(&mut self, now: Timestamp, index: usize, report: &Report) {
         let session = &mut self.sessions[index];
-        if session.phase != Phase::Relaying || !(report.handed_off || session.away) {
+        let began = report.handed_off && session.established;
+        if session.phase != Phase::Relaying || !(began || session.away) {
             return;
         }
         session.away = true;

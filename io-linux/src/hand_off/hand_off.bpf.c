@@ -93,6 +93,9 @@ struct seen {
 #define FIN_OF_OTHER_ACKED 8
 #define RESET 16
 
+// How far a stream gets ahead of what was seen of it, if packets are lost before they come here.
+#define LEAP (1 << 24)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072);
@@ -256,30 +259,34 @@ INLINE int note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *se
 	u32 state = seen->state;
 	u32 before = state;
 
-	// A keepalive probe is no sign of life of what is talked about.
-	if (end != seq && after(end, seen->end))
-		seen->last_ns = now_ns();
+	// Anybody can send a packet that looks like this one. Its receiver judges it by its numbers, and what could be none
+	// of the next is not believed here either.
 	if (tcp->flags & TH_RST) {
-		// Anybody can send a reset; its receiver takes the one that carries the number it expects (RFC 5961).
+		// The receiver takes the one that carries the number it expects (RFC 5961).
 		if (seq != seen->end && seq != other->ack - flow->seq_add)
 			return 0;
 		state |= RESET;
 	} else {
-		if (after(end, seen->end))
+		// A keepalive probe is no sign of life of what is talked about.
+		if (after(end, seen->end) && end - seen->end < LEAP) {
 			seen->end = end;
-		if (tcp->flags & TH_FIN && !(state & FIN)) {
+			seen->last_ns = now_ns();
+		}
+		if (tcp->flags & TH_FIN) {
 			seen->fin_end = end;
 			state |= FIN;
 		}
 	}
 	if (tcp->flags & TH_ACK && !(tcp->flags & TH_RST)) {
-		if (after(ack, seen->ack)) {
+		u32 acked = ack + flow->ack_add;
+
+		if (after(ack, seen->ack) && !after(acked, other->end)) {
 			seen->acked += ack - seen->ack;
 			seen->ack = ack;
 		}
 		if (ack == seen->ack)
 			state |= ACKED;
-		if (other->state & FIN && !after(other->fin_end, ack + flow->ack_add))
+		if (other->state & FIN && acked == other->fin_end)
 			state |= FIN_OF_OTHER_ACKED;
 	}
 	seen->state = state;

@@ -18,24 +18,28 @@ const SYN: u8 = 2;
 /// # Errors
 /// The process may not (it takes `CAP_NET_RAW`), or the kernel has no way there.
 pub(super) fn poke(tuple: Tuple) -> io::Result<()> {
-    let Tuple {
-        from: peer,
-        to: own,
-    } = tuple;
+    send(tuple.to, tuple.from, SYN)
+}
+
+/// Sends a segment with these flags and without numbers.
+pub(super) fn send(own: SocketAddr, peer: SocketAddr, flags: u8) -> io::Result<()> {
     let kind = Type::RAW.cloexec();
     let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;
     // A raw socket of IPv6 takes a port for a protocol.
     socket.bind(&SocketAddr::new(own.ip(), 0).into())?;
-    socket.send_to(&syn(own, peer), &SocketAddr::new(peer.ip(), 0).into())?;
+    socket.send_to(
+        &segment(own, peer, flags),
+        &SocketAddr::new(peer.ip(), 0).into(),
+    )?;
     Ok(())
 }
 
-fn syn(from: SocketAddr, to: SocketAddr) -> [u8; 20] {
+fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> [u8; 20] {
     let mut segment = [0; 20];
     segment[..2].copy_from_slice(&from.port().to_be_bytes());
     segment[2..4].copy_from_slice(&to.port().to_be_bytes());
     segment[12] = 5 << 4;
-    segment[13] = SYN;
+    segment[13] = flags;
     let sum = checksum(from.ip(), to.ip(), &segment);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     segment
@@ -69,7 +73,7 @@ mod tests {
             ("[::1]:1", "[fd00::7]:65535"),
         ] {
             let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-            let segment = syn(from, to);
+            let segment = segment(from, to, SYN);
             assert_ne!(segment[16..18], [0, 0]);
             assert_eq!(checksum(from.ip(), to.ip(), &segment), 0);
         }

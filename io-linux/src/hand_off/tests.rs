@@ -233,6 +233,36 @@ fn a_reset_is_passed_on_and_told() {
 }
 
 #[test]
+fn a_segment_that_is_forged_ends_nothing() {
+    const FIN: u8 = 1;
+    const RESET: u8 = 4;
+    const ACK: u8 = 16;
+    for host in HOSTS {
+        let Some(mut rig) = Rig::new(host) else {
+            return;
+        };
+        rig.relay(Side::Client, b"hello");
+        assert_eq!(rig.hand_off(), HandOff::Done);
+        rig.settle();
+        let addresses = rig.peers.iter().map(|peer| {
+            let (from, to) = (peer.local_addr().unwrap(), peer.peer_addr().unwrap());
+            (from, to)
+        });
+        for (from, to) in addresses.collect::<Vec<_>>() {
+            for flags in [FIN | ACK, RESET, RESET | ACK, ACK] {
+                poke::send(from, to, flags).unwrap();
+            }
+        }
+        for _ in 0..10 {
+            rig.sends(Side::Client, b"still here");
+            rig.sends(Side::Backend, b"so am I");
+        }
+        let flow = rig.until(|flow| flow.moved != [0; 2]);
+        assert_eq!((flow.ended, flow.broken), ([false; 2], None), "{host}");
+    }
+}
+
+#[test]
 fn both_peers_of_a_session_that_is_revoked_are_reset_though_they_are_idle() {
     for host in HOSTS {
         let Some(mut rig) = Rig::new(host) else {
