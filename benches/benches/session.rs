@@ -86,6 +86,7 @@ fn one_session(engine: &mut Engine, key: u32) {
             session,
             attempt: 0,
             report,
+            quiet: None,
         },
     );
     drain(engine);
@@ -102,6 +103,7 @@ fn one_session(engine: &mut Engine, key: u32) {
             session,
             attempt: 0,
             report,
+            quiet: None,
         },
     );
     drain(engine);

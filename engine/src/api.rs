@@ -6,6 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Dir, Incarnation, ListenerId, PoolId, SessionId, Side, WarmId};
 use crate::pace::Bucket;
+use crate::time::Duration;
 use crate::unpack::Reject;
 
 /// What the kernel told us about a socket, or about ourselves.
@@ -109,6 +110,8 @@ pub enum Input<'a> {
         attempt: u8,
         /// What it did.
         report: Report,
+        /// For how long neither peer has sent anything, where the kernel forwards the session and was asked.
+        quiet: Option<Duration>,
     },
 }
 
@@ -142,8 +145,6 @@ pub struct Report {
     pub broken: Option<(Side, Fault)>,
     /// The session was handed off.
     pub handed_off: bool,
-    /// For how long neither peer has sent anything, where the kernel forwards it and was asked.
-    pub quiet: Option<core::time::Duration>,
     /// Where the relay stands now.
     pub standing: Standing,
 }
@@ -469,7 +470,7 @@ pub struct Closed {
     /// Connect attempts made.
     pub attempts: u8,
     /// From accept to the end.
-    pub lasted: core::time::Duration,
+    pub lasted: Duration,
 }
 
 /// Why a client was turned away at the door, before it became a session.

@@ -181,11 +181,14 @@ impl Engine {
                 self.attempt_failed(now, id.index(), fault);
             }
             Input::Relayed {
-                attempt, report, ..
+                attempt,
+                report,
+                quiet,
+                ..
             } if session.is_current(attempt)
                 && matches!(phase, Phase::Relaying | Phase::Winding) =>
             {
-                self.relayed(now, id, &report);
+                self.relayed(now, id, &report, quiet);
             }
             _ => {}
         }
@@ -361,7 +364,7 @@ impl Engine {
     }
 
     /// The relay did something.
-    fn relayed(&mut self, now: Timestamp, id: SessionId, report: &Report) {
+    fn relayed(&mut self, now: Timestamp, id: SessionId, report: &Report, quiet: Option<Duration>) {
         let index = id.index();
         let session = &mut self.sessions[index];
         session.forward += report.forward;
@@ -394,7 +397,7 @@ impl Engine {
         if report.handed_off {
             self.events.push_back(Event::HandedOff { session: id });
         }
-        self.away(now, index, report);
+        self.away(now, index, report, quiet);
         let session = &mut self.sessions[index];
         match report.broken {
             Some((Side::Backend, fault))

@@ -41,6 +41,7 @@ impl fmt::Display for Input<'_> {
                 session,
                 attempt,
                 report,
+                ..
             } => write!(f, "relayed {session}#{attempt} {report}"),
         }
     }

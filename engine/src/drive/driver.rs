@@ -309,13 +309,14 @@ impl<I: Io> Driver<I> {
             return;
         };
         let duplex = &mut link.duplex;
-        let (mut calls, mut bytes) = (0, 0);
+        let (mut calls, mut bytes, mut quiet) = (0, 0, None);
         while calls < CALLS_PER_TURN
             && bytes < BYTES_PER_TURN
             && let Some(op) = duplex.next_op()
         {
-            bytes += perform(&mut self.io, SocketId::backend(id, attempt), duplex, op);
             calls += 1;
+            let backend = SocketId::backend(id, attempt);
+            bytes += perform(&mut self.io, backend, duplex, op, &mut quiet);
         }
         link.bulk = self.schedule.moved(bytes);
         let spent = calls == CALLS_PER_TURN || bytes >= BYTES_PER_TURN;
@@ -331,13 +332,15 @@ impl<I: Io> Driver<I> {
         if duplex.is_late() && !core::mem::replace(&mut link.settling, true) {
             self.settling.push_back((now + SETTLE_EVERY, id));
         }
-        if let Some(report) = duplex.take_report() {
+        let report = duplex.take_report();
+        if report.is_some() || quiet.is_some() {
             self.engine.handle(
                 now,
                 Input::Relayed {
                     session: id,
                     attempt,
-                    report,
+                    report: report.unwrap_or_default(),
+                    quiet,
                 },
             );
             self.settle(now);
@@ -498,8 +501,15 @@ fn link(links: &mut [Option<Link>], id: SessionId) -> Option<&mut Link> {
         .filter(|link| link.id == id)
 }
 
-/// Makes one kernel call for the relay to `backend`, and returns how many bytes it wrote.
-fn perform<I: Io>(io: &mut I, backend: SocketId, duplex: &mut Duplex, op: Op) -> usize {
+/// Makes one kernel call for the relay to `backend`, and returns how many bytes it wrote. If it asks about a session that
+/// was handed off, `quiet` is for how long neither peer has sent anything.
+fn perform<I: Io>(
+    io: &mut I,
+    backend: SocketId,
+    duplex: &mut Duplex,
+    op: Op,
+    quiet: &mut Option<Duration>,
+) -> usize {
     let id = backend.session;
     let socket = |side| match side {
         Side::Client => SocketId::client(id),
@@ -520,7 +530,11 @@ fn perform<I: Io>(io: &mut I, backend: SocketId, duplex: &mut Duplex, op: Op) ->
         Op::Mute(side) => duplex.switched(side, io.hear(socket(side), false)),
         Op::Listen(side) => duplex.switched(side, io.hear(socket(side), true)),
         Op::HandOff => duplex.handed_off(io.hand_off(id)),
-        Op::Flow => duplex.flowed(io.flow(id)),
+        Op::Flow => {
+            let flow = io.flow(id);
+            *quiet = Some(flow.quiet);
+            duplex.flowed(flow);
+        }
         Op::Unacknowledged(side) => duplex.unacknowledged(side, io.unacknowledged(id, side)),
     }
     0

@@ -101,7 +101,6 @@ impl Duplex {
             self.report.forward += flow.moved[Dir::Forward as usize];
             self.report.back += flow.moved[Dir::Return as usize];
         }
-        self.report.quiet = Some(flow.quiet);
         if flow.gone {
             self.away = Away::Gone;
         }

@@ -137,21 +137,29 @@ impl Engine {
         }
     }
 
-    /// What a report says of a session that was handed off, or that it is one now.
-    pub(super) fn away(&mut self, now: Timestamp, index: usize, report: &Report) {
+    /// What a report says of a session that was handed off, or that it is one now. `quiet` is for how long neither peer has
+    /// sent anything, where the kernel was asked.
+    pub(super) fn away(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        report: &Report,
+        quiet: Option<Duration>,
+    ) {
         let session = &mut self.sessions[index];
         let began = report.handed_off && session.established;
         if session.phase != Phase::Relaying || !(began || session.away) {
             return;
         }
         session.away = true;
-        if let Some(quiet) = report.quiet {
+        if let Some(quiet) = quiet {
             session.active = now.before(quiet).max(session.accepted);
         }
         let (quiet_by, timer) = session.quiet_by();
         session.phase_by = (now + ASK_EVERY).min(quiet_by);
-        let quiet = quiet_by <= now && report.quiet.is_some();
-        if quiet && report.standing == Standing::Open && !cfg!(tlb_planted = "away-never-idle") {
+        let too_quiet = quiet_by <= now && quiet.is_some();
+        if too_quiet && report.standing == Standing::Open && !cfg!(tlb_planted = "away-never-idle")
+        {
             self.too_quiet(now, index, timer);
         }
     }

@@ -367,6 +367,9 @@ impl<'a> Exercise<'a> {
             },
             _ => {
                 let report = self.report(session);
+                let asked = self.input.byte().is_multiple_of(4);
+                let quiet = asked
+                    .then(|| Duration::from_nanos(self.input.of(&[0, 1 << 30, 1 << 36, 1 << 60])));
                 let seen = self.live.get_mut(&session);
                 if let Some(seen) = seen.filter(|seen| seen.relaying && attempt == current) {
                     seen.passed[0] += report.forward;
@@ -376,6 +379,7 @@ impl<'a> Exercise<'a> {
                     session,
                     attempt,
                     report,
+                    quiet,
                 }
             }
         };
@@ -411,8 +415,6 @@ impl<'a> Exercise<'a> {
             ended,
             broken,
             handed_off: flags & 0x34 == 0x34,
-            quiet: (flags & 0x2c == 0x2c)
-                .then(|| Duration::from_nanos(self.input.of(&[0, 1 << 30, 1 << 36, 1 << 60]))),
             standing,
         }
     }

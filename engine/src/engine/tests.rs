@@ -152,6 +152,7 @@ impl Rig {
             session,
             attempt,
             report,
+            quiet: None,
         })
     }
 
@@ -350,6 +351,7 @@ fn ids_that_are_not_live_are_ignored() {
             session,
             attempt: 0,
             report: finished(Ends::FIN),
+            quiet: None,
         },
         Input::ClientBroken {
             session,

@@ -138,6 +138,7 @@ impl Rig {
                 session,
                 attempt,
                 report: report(words)?,
+                quiet: None,
             },
             _ => return None,
         };
