@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::hands_off;
+use super::{hands_off, until_handed_off};
 use crate::support::peers::prepare;
 use crate::support::programs::run;
 use crate::support::setup::Setup;
@@ -106,7 +106,7 @@ fn across(test: &str, tlb: &str, backend: &str) {
     let at: SocketAddr = backend.parse().expect("an address");
     let listener = hosts.on("backend", || TcpListener::bind(at).expect("a free port"));
     let to = listener.local_addr().expect("a bound socket");
-    let setup = Setup::new(&[to]).bind(tlb).listener("hand-off = 16");
+    let setup = Setup::new(&[to]).bind(tlb).listener("hand-off = 4");
     let tlb = hosts.on("tlb", || Tlb::start(&setup));
     for number in 1..=5 {
         let client = hosts.on("client", || TcpStream::connect(tlb.address()).expect("tlb"));
@@ -117,13 +117,7 @@ fn across(test: &str, tlb: &str, backend: &str) {
         let (backend, _) = listener.accept().expect("a session");
         prepare(&backend).expect("its options");
         Stream::after(frame(number, 60), 0, 0).expect_from(&backend);
-        let handed_off = || tlb.log().lines(|line| line.contains("handed off")).len();
-        let mut offers = 0;
-        while handed_off() < number as usize {
-            talk(&client, &backend);
-            offers += 1;
-            assert!(offers < 5000, "it is not handed off, by {to}");
-        }
+        until_handed_off(&tlb, &client, &backend);
         for _ in 0..TALK {
             talk(&client, &backend);
         }
