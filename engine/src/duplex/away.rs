@@ -39,7 +39,7 @@ impl Duplex {
     }
 
     /// Whether the kernel forwards what either peer sends.
-    pub fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         matches!(self.away, Away::Late | Away::Gone)
     }
 

@@ -50,6 +50,15 @@ impl Rig {
         })
     }
 
+    /// One whose sockets are gone already.
+    fn away(address: &str) -> Option<Self> {
+        let mut rig = Self::new(address)?;
+        rig.relay(Side::Client, b"hello");
+        assert_eq!(rig.hand_off(), HandOff::Done, "{address}");
+        rig.settle();
+        Some(rig)
+    }
+
     /// Relays `bytes` of either peer by hand.
     fn relay(&mut self, from: Side, bytes: &[u8]) {
         let (from, to) = (from as usize, from.other() as usize);
@@ -171,12 +180,9 @@ fn a_message_on_its_way_arrives_and_is_not_counted_twice() {
 fn a_stream_is_whole_both_ways_at_once() {
     const BYTES: usize = 32 << 20;
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else {
+        let Some(mut rig) = Rig::away(host) else {
             return;
         };
-        rig.relay(Side::Client, b"hello");
-        assert_eq!(rig.hand_off(), HandOff::Done);
-        rig.settle();
         let at = |place: usize| (place.wrapping_mul(2_654_435_761) >> 7) as u8;
         let stream: Vec<u8> = (0..BYTES).map(at).collect();
         thread::scope(|scope| {
@@ -216,12 +222,9 @@ fn a_stream_is_whole_both_ways_at_once() {
 #[test]
 fn a_reset_is_passed_on_and_told() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else {
+        let Some(mut rig) = Rig::away(host) else {
             return;
         };
-        rig.relay(Side::Client, b"hello");
-        assert_eq!(rig.hand_off(), HandOff::Done);
-        rig.settle();
         SockRef::from(&rig.peers[1])
             .set_linger(Some(Duration::ZERO))
             .unwrap();
@@ -238,12 +241,9 @@ fn a_segment_that_is_forged_ends_nothing() {
     const RESET: u8 = 4;
     const ACK: u8 = 16;
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else {
+        let Some(mut rig) = Rig::away(host) else {
             return;
         };
-        rig.relay(Side::Client, b"hello");
-        assert_eq!(rig.hand_off(), HandOff::Done);
-        rig.settle();
         let addresses = rig.peers.iter().map(|peer| {
             let (from, to) = (peer.local_addr().unwrap(), peer.peer_addr().unwrap());
             (from, to)
@@ -265,12 +265,9 @@ fn a_segment_that_is_forged_ends_nothing() {
 #[test]
 fn both_peers_of_a_session_that_is_revoked_are_reset_though_they_are_idle() {
     for host in HOSTS {
-        let Some(mut rig) = Rig::new(host) else {
+        let Some(mut rig) = Rig::away(host) else {
             return;
         };
-        rig.relay(Side::Client, b"hello");
-        assert_eq!(rig.hand_off(), HandOff::Done);
-        rig.settle();
         rig.sends(Side::Backend, b"unasked");
         rig.handed.close(rig.now, rig.session, false);
         for peer in &mut rig.peers {
