@@ -37,7 +37,7 @@ use tlb_engine::drive::{Flow, HandOff};
 use tlb_engine::ids::{Dir, SessionId, Side};
 use tlb_engine::time::Timestamp;
 
-use self::layout::{Seen, Tuple};
+use self::layout::{Own, Seen, Tuple};
 use self::leg::Leg;
 use self::routes::Routes;
 use crate::sys;
@@ -200,8 +200,8 @@ impl HandedOff {
     /// Takes a hand-off back if something reached the sockets after they were looked at, unless a packet has gone its own
     /// way since.
     fn takes_back(&self, handed: &Handed, sockets: Pair<'_>, before: [Seen; 2]) -> bool {
-        let unread = |socket| leg::unread(socket).unwrap_or(0);
-        if unread(sockets.client) + unread(sockets.backend) == 0 {
+        let quiet = |socket| leg::is_quiet(socket).unwrap_or(true);
+        if quiet(sockets.client) && quiet(sockets.backend) {
             return false;
         }
         handed.remove(&self.program);
@@ -350,14 +350,15 @@ impl Handed {
         let mut done = patient;
         for side in [0, 1] {
             let socket = pair[side];
-            let (sent, _) = leg::numbers(socket)?;
+            let (sent, next) = leg::numbers(socket)?;
             let idle = leg::unread(socket)? == 0;
             done &= idle && (sys::unacknowledged(socket) == 0 || seen[side].has_acked(sent));
             self.own[side] = u64::from(sent.wrapping_sub(self.sent[side]));
             // An acknowledgement of what is not sent yet is none that it takes, but one that the other peer waits for.
             let end = sent.wrapping_sub(leg::unsent(socket)?);
-            if self.flows[side].own_end != Some(end) {
-                self.flows[side].own_end = Some(end);
+            let own = Some(Own { end, next });
+            if self.flows[side].own != own {
+                self.flows[side].own = own;
                 let _ = program.put(self.tuples[side], &self.flows[side], None);
             }
         }
@@ -365,7 +366,7 @@ impl Handed {
             return Ok(());
         }
         for side in [0, 1] {
-            self.flows[side].own_end = None;
+            self.flows[side].own = None;
             let _ = program.put(self.tuples[side], &self.flows[side], None);
         }
         silence(sockets.client)?;
@@ -390,7 +391,10 @@ fn flows(client: &Leg, backend: &Leg, interfaces: [u32; 2], slot: u32) -> [layou
         interface: interfaces[1 - place as usize],
         clock: other.clock,
         scale: (of.scales().0, other.scales().1),
-        own_end: Some(of.sent),
+        own: Some(Own {
+            end: of.sent,
+            next: of.received,
+        }),
     };
     [
         flow(client, backend, forward, back, 0),

@@ -55,8 +55,9 @@ struct flow {
 	// The timestamp clock it is to go on with: its value, and at which millisecond of CLOCK_MONOTONIC it had it.
 	u32 clock;
 	u32 clock_ms;
-	// With LATE: up to here tlb's own socket has sent, and is to hear of what is acknowledged.
+	// With LATE: up to here tlb's own socket has sent, and is to hear of what is acknowledged; it receives this next.
 	u32 own_end;
+	u32 own_next;
 	u8 scale_in;
 	u8 scale_out;
 	u8 flags;
@@ -259,6 +260,9 @@ INLINE int note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *se
 	u32 state = seen->state;
 	u32 before = state;
 
+	// A peer that has forgotten the session answers what comes late with a reset, which tells nothing.
+	if (tcp->flags & TH_RST && state & other->state & FIN_OF_OTHER_ACKED)
+		return 0;
 	// Anybody can send a packet that looks like this one. Its receiver judges it by its numbers, and what could be none
 	// of the next is not believed here either.
 	if (tcp->flags & TH_RST) {
@@ -279,8 +283,10 @@ INLINE int note(struct tcp *tcp, u32 payload, struct flow *flow, struct seen *se
 	}
 	if (tcp->flags & TH_ACK && !(tcp->flags & TH_RST)) {
 		u32 acked = ack + flow->ack_add;
+		// What tlb's sockets pass on themselves was not seen here.
+		u32 most = flow->flags & LATE ? other->end + AHEAD : other->end;
 
-		if (after(ack, seen->ack) && !after(acked, other->end)) {
+		if (after(ack, seen->ack) && !after(acked, most)) {
 			seen->acked += ack - seen->ack;
 			seen->ack = ack;
 		}
@@ -374,13 +380,20 @@ int hand_off(struct __sk_buff *skb)
 		map_delete(&FLOWS, &back);
 		return NEXT;
 	}
+	u32 checksum = at + __builtin_offsetof(struct tcp, checksum);
 	int reset = note(&old, length - header, flow, seen, other);
 
 	// It would destroy what tlb's sockets still have for its receiver, who learns of it when they are done.
 	if (flow->flags & LATE && old.flags & TH_RST && reset)
 		return DROP;
-	if (flow->flags & LATE && old.flags == TH_ACK && header == length && !after(swap32(old.ack), flow->own_end))
+	if (flow->flags & LATE && old.flags == TH_ACK && header == length && !after(swap32(old.ack), flow->own_end)) {
+		u32 seq = swap32(flow->own_next);
+
+		// Its sender may be further ahead than the socket's window is wide, which would refuse all of it then.
+		l4_csum(skb, checksum, old.seq, seq, 4);
+		store_bytes(skb, at + __builtin_offsetof(struct tcp, seq), &seq, 4, 0);
 		return NEXT;
+	}
 
 	struct tcp new = old;
 
@@ -402,7 +415,6 @@ int hand_off(struct __sk_buff *skb)
 	options(&new, extra, flow, seen, other);
 
 	long tcp_diff = csum_diff(&old, header, &new, header, 0);
-	u32 checksum = at + __builtin_offsetof(struct tcp, checksum);
 
 	if (v4) {
 		u32 addresses[2] = { flow->as.from[3], flow->as.to[3] };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Of the tuple of a packet.
 pub(super) const TUPLE: usize = 36;
 /// Of a flow.
-pub(super) const FLOW: usize = 68;
+pub(super) const FLOW: usize = 72;
 /// Of what was seen of a flow.
 pub(super) const SEEN: usize = 40;
 
@@ -58,8 +58,17 @@ pub(super) struct Flow {
     pub(super) clock: (u32, u32),
     /// Window scales: of the sender, and of what the receiver was told.
     pub(super) scale: (u8, u8),
-    /// Up to which number tlb's own socket sends, which is to hear of it; `None` when there is nothing more to hear.
-    pub(super) own_end: Option<u32>,
+    /// Where tlb's own socket stands, as long as it is to hear of what is acknowledged.
+    pub(super) own: Option<Own>,
+}
+
+/// Where tlb's own socket stands on the connection that a direction's packets come in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Own {
+    /// The end of what it has sent.
+    pub(super) end: u32,
+    /// What it receives next.
+    pub(super) next: u32,
 }
 
 impl Flow {
@@ -73,14 +82,15 @@ impl Flow {
             self.interface,
             self.clock.0,
             self.clock.1,
-            self.own_end.unwrap_or(0),
+            self.own.map_or(0, |own| own.end),
+            self.own.map_or(0, |own| own.next),
         ];
-        for (place, word) in bytes[TUPLE..64].as_chunks_mut().0.iter_mut().zip(words) {
+        for (place, word) in bytes[TUPLE..68].as_chunks_mut().0.iter_mut().zip(words) {
             *place = word.to_ne_bytes();
         }
-        bytes[64] = self.scale.0;
-        bytes[65] = self.scale.1;
-        bytes[66] = u8::from(self.own_end.is_some());
+        bytes[68] = self.scale.0;
+        bytes[69] = self.scale.1;
+        bytes[70] = u8::from(self.own.is_some());
         bytes
     }
 }
@@ -183,7 +193,10 @@ mod tests {
             interface: u32::MAX,
             clock: (u32::MAX, u32::MAX),
             scale: (14, 14),
-            own_end: Some(u32::MAX),
+            own: Some(Own {
+                end: u32::MAX,
+                next: u32::MAX,
+            }),
         };
         assert_eq!(slot_of(&flow.bytes()), 0x0102_0304);
     }

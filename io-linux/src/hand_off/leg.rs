@@ -40,11 +40,7 @@ impl Leg {
     /// # Errors
     /// The process may not know (it takes `CAP_NET_ADMIN`), or there is no such connection any more.
     pub(super) fn of(socket: &TcpStream) -> io::Result<Option<Self>> {
-        let info = Info::of(socket)?;
-        // What came out of order may still be here, and not what it waits for. Its sender will find out that nobody has it
-        // any more (RFC 2018 section 8).
-        let is_plain = info.state == ESTABLISHED && info.unsent == 0;
-        if !is_plain || unread(socket)? > 0 || sys::unacknowledged(socket) > MESSAGE {
+        if unread(socket)? > 0 || sys::unacknowledged(socket) > MESSAGE {
             return Ok(None);
         }
         // Before it is read: a clock that is ahead by a tick passes for one, one that is behind does not (RFC 7323
@@ -52,8 +48,12 @@ impl Leg {
         let clock_ms = (now() / 1_000_000) as u32;
         let clock = word(socket, libc::TCP_TIMESTAMP)?;
         let (sent, received) = numbers(socket)?;
-        // Else these may not be the numbers of what was read and written.
-        if unread(socket)? > 0 {
+        // These are the numbers of what was read and written if nothing has come, up to here: a FIN has a number, too.
+        //
+        // What came out of order may still be here, and not what it waits for. Its sender will find out that nobody has it
+        // any more (RFC 2018 section 8).
+        let info = Info::of(socket)?;
+        if info.unsent > 0 || !info.is_quiet(socket)? {
             return Ok(None);
         }
         let tuple = Tuple {
@@ -118,6 +118,18 @@ impl Info {
             unsent: word(144),
         })
     }
+
+    fn is_quiet(&self, socket: &TcpStream) -> io::Result<bool> {
+        Ok(self.state == ESTABLISHED && unread(socket)? == 0)
+    }
+}
+
+/// Whether nothing has come since [`Leg::of`], neither a byte nor an end.
+///
+/// # Errors
+/// As for [`Leg::of`].
+pub(super) fn is_quiet(socket: &TcpStream) -> io::Result<bool> {
+    Info::of(socket)?.is_quiet(socket)
 }
 
 /// Received bytes that were not read.

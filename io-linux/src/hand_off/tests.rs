@@ -1,5 +1,6 @@
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
@@ -25,6 +26,12 @@ fn program() -> Option<Arc<Program>> {
 
 impl Rig {
     fn new(address: &str) -> Option<Self> {
+        let handed = HandedOff::new(program()?, 0, 1).unwrap();
+        Some(Self::of(handed, address))
+    }
+
+    /// The next session.
+    fn of(handed: HandedOff, address: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let pair = || {
             let listener = TcpListener::bind(address).unwrap();
@@ -38,16 +45,15 @@ impl Rig {
             }
             (there, here)
         };
-        let handed = HandedOff::new(program()?, 0, 1).unwrap();
         // The client connects to tlb, tlb to the backend.
         let ((client, near), (far, backend)) = (pair(), pair());
-        Some(Self {
+        Self {
             handed,
             session: SessionId::new(7, 3),
             peers: vec![client, backend],
             sockets: vec![near, far],
             now: Timestamp::from_millis(1000),
-        })
+        }
     }
 
     /// One whose sockets are gone already.
@@ -111,6 +117,24 @@ impl Rig {
             thread::yield_now();
         }
         panic!("the sockets are not done: {:?}", self.handed);
+    }
+
+    /// Until the backend has the client's FIN, which the sockets pass on if it has come to them.
+    fn until_end_of_client(&mut self) {
+        for socket in [&self.sockets[0], &self.peers[1]] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        loop {
+            if let Ok(0) = self.sockets[0].read(&mut [0]) {
+                let _ = self.sockets[1].shutdown(Shutdown::Write);
+                self.handed.ended(self.session, Dir::Forward);
+            }
+            match self.peers[1].read(&mut [0]) {
+                Ok(bytes) => break assert_eq!(bytes, 0),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        self.peers[1].set_nonblocking(false).unwrap();
     }
 
     /// Until `is` holds of how things stand.
@@ -191,7 +215,7 @@ fn a_stream_is_whole_both_ways_at_once() {
                 let stream = &stream;
                 scope.spawn(move || {
                     writer.write_all(stream).unwrap();
-                    writer.shutdown(std::net::Shutdown::Write).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
                 });
             }
             for peer in &rig.peers {
@@ -289,7 +313,42 @@ fn a_session_that_is_not_quiet_stays() {
         return;
     };
     rig.relay(Side::Client, b"hello");
-    rig.peers[0].shutdown(std::net::Shutdown::Write).unwrap();
+    rig.peers[0].shutdown(Shutdown::Write).unwrap();
     assert_eq!(rig.sockets[0].read(&mut [0]).unwrap(), 0);
     assert_eq!(rig.hand_off(), HandOff::Later);
+}
+
+/// However the FIN and the hand-off fall together, the stream ends where it ended, and the other one goes on.
+#[test]
+fn an_end_that_comes_during_the_hand_off_is_passed_on() {
+    let Some(mut rig) = Rig::new(HOSTS[0]) else {
+        return;
+    };
+    for round in 0..3000 {
+        rig = Rig::of(rig.handed, HOSTS[0]);
+        rig.relay(Side::Client, b"hello");
+        let (client, go) = (rig.peers[0].try_clone().unwrap(), AtomicBool::new(false));
+        let done = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !go.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                (0..round % 300 * 4).for_each(|_| std::hint::spin_loop());
+                client.shutdown(Shutdown::Write).unwrap();
+            });
+            go.store(true, Ordering::Relaxed);
+            rig.hand_off()
+        });
+        if done != HandOff::Done {
+            continue;
+        }
+        rig.until_end_of_client();
+        rig.sends(Side::Backend, b"last words");
+        rig.peers[1].shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rig.peers[0].read(&mut [0]).unwrap(), 0, "round {round}");
+        rig.settle();
+        rig.until(|flow| flow.ended == [true; 2]);
+        rig.handed.close(rig.now, rig.session, true);
+        rig.handed.tick(rig.now + LAST_WORDS);
+    }
 }
