@@ -400,15 +400,19 @@ int hand_off(struct __sk_buff *skb)
 	new.from_port = flow->as.from_port;
 	new.to_port = flow->as.to_port;
 	new.seq = swap32(swap32(old.seq) + flow->seq_add);
+	u32 cut = 0;
+
 	if (old.flags & TH_ACK) {
 		u32 ack = swap32(old.ack), most = flow->own_end + AHEAD;
 
 		if (flow->flags & LATE && after(ack, most))
-			ack = most;
-		new.ack = swap32(ack + flow->ack_add);
+			cut = ack - most;
+		new.ack = swap32(ack - cut + flow->ack_add);
 	}
 	if (!(old.flags & TH_SYN)) {
-		u32 window = ((u32)swap16(old.window) << (flow->scale_in & 15)) >> (flow->scale_out & 15);
+		// It ends where it ended. A peer that has sent more than it may puts old numbers on its acknowledgements
+		// (`tcp_acceptable_seq`), and two of these do not hear each other any more.
+		u32 window = (((u32)swap16(old.window) << (flow->scale_in & 15)) + cut) >> (flow->scale_out & 15);
 
 		new.window = swap16(window > 65535 ? 65535 : window);
 	}
