@@ -96,6 +96,8 @@ fn serve(name: u8, listener: std::net::TcpListener, stop: &AtomicBool, came: &Mu
             }
         }
     }
+    // First of all: a client that returned while the others are told would be taken, and reset.
+    drop(listener);
 }
 
 /// A client's session, and which backend it has. Whoever is accepted and dropped fails.
