@@ -1,6 +1,8 @@
 //! [`ModelIo`]: the calls that the engine's loop makes, on the model's kernel, done as `io-linux`
 //! does them.
 
+mod stores;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,7 @@ use tlb_engine::api::{Close, Fault};
 use tlb_engine::drive::{Accept, Connect, First, Flow, HandOff, Io, Outcome, Via};
 use tlb_engine::ids::{Dir, ListenerId, SessionId, Side, SocketId, WarmId};
 
+use self::stores::Store;
 use super::kernel::{Kernel, Sock};
 use super::ledger::{Call, Injected, Taken};
 
@@ -73,14 +76,6 @@ struct Entry {
     gone: bool,
 }
 
-/// What a direction has read and not yet written.
-#[derive(Debug, Default)]
-struct Store {
-    chunks: VecDeque<Bytes>,
-    held: usize,
-    pipe: bool,
-}
-
 impl ModelIo {
     /// The kernel, as `worker` uses it.
     pub const fn new(kernel: Rc<RefCell<Kernel>>, worker: usize, scarcity: Scarcity) -> Self {
@@ -141,127 +136,6 @@ impl ModelIo {
             self.find(format!("{session} has no {side} socket"));
         }
         sock
-    }
-
-    fn fill_store(&mut self, session: SessionId, dir: Dir, via: Via) -> Outcome {
-        let Some(sock) = self.sock(session, dir.from()) else {
-            return Outcome::Broken(GONE);
-        };
-        let store = &self.sessions[session.index()].stores[dir as usize];
-        let empty = store.held == 0;
-        match via {
-            Via::Copy if !empty => {
-                self.find(format!(
-                    "{session} {dir}: a buffer is filled that is not empty"
-                ));
-                Outcome::WouldBlock
-            }
-            Via::Copy => self.fill_buffer(sock, session, dir),
-            Via::Splice if !empty && !store.pipe => Outcome::WouldBlock,
-            Via::Splice => self.fill_pipe(sock, session, dir),
-        }
-    }
-
-    fn fill_buffer(&mut self, sock: Sock, session: SessionId, dir: Dir) -> Outcome {
-        let store = &mut self.sessions[session.index()].stores[dir as usize];
-        let mut kernel = self.kernel.borrow_mut();
-        let size = kernel.tuning().copy_buffer;
-        match kernel.read(sock, size, usize::MAX, false, &mut store.chunks) {
-            Ok(0) => Outcome::Eof,
-            Ok(bytes) => {
-                store.held += bytes;
-                Outcome::Moved {
-                    bytes,
-                    short: bytes < size,
-                }
-            }
-            Err(None) => Outcome::WouldBlock,
-            Err(Some(fault)) => Outcome::Broken(fault),
-        }
-    }
-
-    fn fill_pipe(&mut self, sock: Sock, session: SessionId, dir: Dir) -> Outcome {
-        let slots = self.kernel.borrow().tuning().pipe_slots;
-        let most = self.kernel.borrow().tuning().pipes;
-        let short = self.is_short(2);
-        let store = &mut self.sessions[session.index()].stores[dir as usize];
-        let mut kernel = self.kernel.borrow_mut();
-        if !store.pipe && (self.pipes == most || short) {
-            kernel.ledger.inject(Injected::NoPipe);
-            return Outcome::NoPipe;
-        }
-        let free = slots.saturating_sub(store.chunks.len());
-        if free == 0 {
-            return Outcome::WouldBlock;
-        }
-        let at_mark = kernel.is_at_mark(sock);
-        let result = kernel.read(sock, usize::MAX, free, true, &mut store.chunks);
-        if at_mark {
-            kernel.ledger.inject(Injected::UrgentMark);
-        }
-        match result {
-            Ok(0) if store.held > 0 => Outcome::WouldBlock,
-            // A splice may take an urgent mark for the end. A read knows.
-            Ok(0) => {
-                drop(kernel);
-                self.fill_buffer(sock, session, dir)
-            }
-            Ok(bytes) => {
-                store.held += bytes;
-                if store.chunks.len() == slots && kernel.unread(sock) > 0 {
-                    kernel.ledger.inject(Injected::FullPipe);
-                }
-                if !core::mem::replace(&mut store.pipe, true) {
-                    self.pipes += 1;
-                    kernel.ledger.descriptors[self.worker] += 2;
-                }
-                Outcome::Moved {
-                    bytes,
-                    short: false,
-                }
-            }
-            Err(None) => Outcome::WouldBlock,
-            Err(Some(fault)) => Outcome::Broken(fault),
-        }
-    }
-
-    fn drain_store(&mut self, session: SessionId, dir: Dir) -> (usize, Outcome) {
-        let Some(sock) = self.sock(session, dir.to()) else {
-            return (0, Outcome::Broken(GONE));
-        };
-        let store = &mut self.sessions[session.index()].stores[dir as usize];
-        let held = store.held;
-        if held == 0 {
-            self.find(format!("{session} {dir}: an empty store is drained"));
-            return (0, Outcome::WouldBlock);
-        }
-        let result = self
-            .kernel
-            .borrow_mut()
-            .write(sock, &mut store.chunks, false);
-        let outcome = match result {
-            Ok(bytes) => {
-                store.held -= bytes;
-                Outcome::Moved {
-                    bytes,
-                    short: store.held > 0,
-                }
-            }
-            Err(None) => Outcome::WouldBlock,
-            Err(Some(fault)) => Outcome::Broken(fault),
-        };
-        if self.sessions[session.index()].stores[dir as usize].held == 0 {
-            self.drop_store(session, dir);
-        }
-        (held, outcome)
-    }
-
-    fn drop_store(&mut self, session: SessionId, dir: Dir) {
-        let store = core::mem::take(&mut self.sessions[session.index()].stores[dir as usize]);
-        if store.pipe {
-            self.pipes -= 1;
-            self.kernel.borrow_mut().ledger.descriptors[self.worker] -= 2;
-        }
     }
 
     fn adopt_backend(&mut self, session: SessionId, attempt: u8, sock: Sock) -> Result<(), Fault> {

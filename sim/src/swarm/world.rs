@@ -1,39 +1,41 @@
 //! Runs a scenario.
 
 mod fleet;
+mod note;
 mod troubles;
+mod workers;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tlb_engine::Engine;
-use tlb_engine::api::{CloseReason, Event};
+use tlb_engine::api::CloseReason;
 use tlb_engine::config::Config;
-use tlb_engine::drive::{Driver, Outcome, Readiness};
+use tlb_engine::drive::{Driver, Readiness};
 use tlb_engine::ids::{ListenerId, SocketId};
 use tlb_engine::rng::Rng;
 use tlb_engine::time::{Duration, Timestamp};
 
-use self::fleet::{Control, Message};
+use self::fleet::Control;
+use self::note::Note;
+use self::workers::Worker;
 use super::check::fleet::Whence;
 use super::check::rates::Rates;
-use super::check::{Checkers, Findings, Scene, integrity};
+use super::check::{Findings, Scene, integrity};
 use super::coverage::Coverage;
 use super::peers::Peer;
 use super::scenario::Scenario;
 use super::stream::Origin;
 use crate::model::io::{ModelIo, Scarcity};
 use crate::model::kernel::{Kernel, Stop};
-use crate::model::ledger::{Call, Finding, Taken};
+use crate::model::ledger::{Call, Finding};
 
 /// What must be over so long after everything was healed, timeouts not counted.
 const LIVENESS: Duration = Duration::from_secs(150);
 /// More rounds than any scenario needs.
 const ROUNDS: u64 = 3_000_000;
-/// Old events that are kept to come again.
-const OLD: usize = 16;
 
 /// How a scenario went.
 #[derive(Debug)]
@@ -61,66 +63,6 @@ pub fn run(scenario: &Scenario) -> Run {
     let mut world = World::new(scenario);
     world.run();
     world.finish()
-}
-
-struct Worker {
-    driver: Driver<ModelIo>,
-    checkers: Checkers,
-    deadline: Option<Timestamp>,
-    busy: bool,
-    run_at: Option<Timestamp>,
-    inbox: VecDeque<Message>,
-    stop: bool,
-    /// Events to be given for no reason.
-    stray: Vec<(SocketId, Readiness)>,
-    old: VecDeque<(SocketId, Readiness)>,
-    finished: bool,
-}
-
-/// What the notes of the kernel stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Note {
-    Client(usize),
-    Trouble(usize),
-    GiveUp(usize),
-    Message(usize),
-    Heal,
-    Fleet,
-    Report,
-    Probe(usize),
-    Calm,
-}
-
-impl Note {
-    const fn pack(self) -> u64 {
-        let (kind, number) = match self {
-            Self::Client(number) => (0, number),
-            Self::Trouble(number) => (1, number),
-            Self::GiveUp(number) => (2, number),
-            Self::Message(number) => (3, number),
-            Self::Heal => (4, 0),
-            Self::Fleet => (5, 0),
-            Self::Report => (6, 0),
-            Self::Probe(number) => (7, number),
-            Self::Calm => (8, 0),
-        };
-        (kind << 32) | number as u64
-    }
-
-    const fn unpack(note: u64) -> Self {
-        let number = (note & 0xffff_ffff) as usize;
-        match note >> 32 {
-            0 => Self::Client(number),
-            1 => Self::Trouble(number),
-            2 => Self::GiveUp(number),
-            3 => Self::Message(number),
-            4 => Self::Heal,
-            5 => Self::Fleet,
-            6 => Self::Report,
-            7 => Self::Probe(number),
-            _ => Self::Calm,
-        }
-    }
 }
 
 struct World<'a> {
@@ -168,19 +110,8 @@ impl<'a> World<'a> {
                 engine.next_u64(),
                 Timestamp::ZERO,
             );
-            Worker {
-                driver: Driver::new(engine, io, scenario.mode)
-                    .heavy(2 * scenario.tuning.copy_buffer),
-                checkers: Checkers::default(),
-                deadline: None,
-                busy: true,
-                run_at: None,
-                inbox: VecDeque::new(),
-                stop: false,
-                stray: Vec::new(),
-                old: VecDeque::new(),
-                finished: false,
-            }
+            let driver = Driver::new(engine, io, scenario.mode);
+            Worker::new(driver.heavy(2 * scenario.tuning.copy_buffer))
         };
         let workers = (0..scenario.workers).map(worker).collect();
         let mut world = Self {
@@ -390,132 +321,6 @@ impl<'a> World<'a> {
         }
     }
 
-    // ---- Workers.
-
-    fn run_workers(&mut self) -> bool {
-        let now = self.now();
-        let mut ran = false;
-        for number in 0..self.workers.len() {
-            let events = self.kernel.borrow().has_events(number);
-            let worker = &mut self.workers[number];
-            if worker.finished {
-                continue;
-            }
-            let told = worker.stop || !worker.inbox.is_empty() || !worker.stray.is_empty();
-            let due = worker.deadline.is_some_and(|at| at <= now);
-            if worker.run_at.is_none() && (events || told || due) {
-                let lag = self.network.below(self.scenario.lag_us + 1);
-                worker.run_at = Some(now + Duration::from_micros(lag));
-            }
-            if worker.busy || worker.run_at.is_some_and(|at| at <= now) {
-                self.turn(number);
-                ran = true;
-            }
-        }
-        ran
-    }
-
-    /// One round of a worker's loop, as `io-linux` runs it.
-    fn turn(&mut self, number: usize) {
-        let now = self.now();
-        let mut events = core::mem::take(&mut self.scratch);
-        let mut accepts = core::mem::take(&mut self.accepts);
-        {
-            let mut kernel = self.kernel.borrow_mut();
-            kernel.take_events(number, &mut events);
-            kernel.take_accepts(number, &mut accepts);
-        }
-        let crossings = self.kernel.borrow_mut().take_crossings(number);
-        let worker = &mut self.workers[number];
-        for session in crossings {
-            worker.driver.flow(session);
-        }
-        worker.run_at = None;
-        events.append(&mut worker.stray);
-        for (socket, hint) in events.drain(..) {
-            worker.driver.ready(socket, hint);
-            worker.old.push_back((socket, hint));
-            if worker.old.len() > OLD {
-                worker.old.pop_front();
-            }
-        }
-        for listener in accepts.drain(..) {
-            worker.driver.acceptable(listener);
-        }
-        self.scratch = events;
-        self.accepts = accepts;
-        self.take_words(number);
-        if core::mem::take(&mut self.workers[number].stop) {
-            self.workers[number].driver.stop(now);
-            self.workers[number].checkers.stopped(now);
-        }
-        let turn = self.workers[number].driver.turn(now);
-        let progress = self.observe(number);
-        let worker = &mut self.workers[number];
-        worker.deadline = turn.deadline;
-        worker.busy = turn.busy;
-        worker.finished = worker.driver.finished();
-        let scene = Scene {
-            scenario: self.scenario,
-            roster: worker.driver.engine().roster(),
-            worker: number,
-            now,
-        };
-        worker
-            .checkers
-            .turn(&scene, turn, progress, &mut self.findings);
-        if self.step.is_multiple_of(64) {
-            worker.driver.engine().check_all();
-        }
-    }
-
-    /// Shows the checkers what happened; returns whether anything got done.
-    fn observe(&mut self, number: usize) -> bool {
-        let now = self.now();
-        let worker = &mut self.workers[number];
-        let mut events = Vec::new();
-        while let Some(event) = worker.driver.poll_event() {
-            events.push(event);
-        }
-        let scene = Scene {
-            scenario: self.scenario,
-            roster: worker.driver.engine().roster(),
-            worker: number,
-            now,
-        };
-        let mut calls = core::mem::take(&mut self.calls);
-        {
-            let mut kernel = self.kernel.borrow_mut();
-            kernel.ledger.events += 1;
-            calls.append(&mut kernel.ledger.calls);
-            self.findings.0.append(&mut kernel.ledger.findings);
-            for event in &events {
-                kernel.ledger.line(now, format!("w{number} {event:?}"));
-            }
-        }
-        let mut progress = !events.is_empty();
-        for (_, call) in calls.drain(..) {
-            progress |= is_progress(&call);
-            self.coverage.call(&call);
-            worker.checkers.call(&scene, &call, &mut self.findings);
-        }
-        self.calls = calls;
-        for event in &events {
-            self.coverage.event(event);
-            self.rates.event(&scene, event, &mut self.findings);
-            worker.checkers.event(&scene, event, &mut self.findings);
-            if let Event::Closed(closed) = event
-                && let Some(client) = self.scenario.client_at(closed.peer)
-            {
-                self.reasons.insert(client, closed.reason);
-            }
-        }
-        for event in &events {
-            self.report(number, event);
-        }
-        progress
-    }
-
     // ---- The end.
 
     fn end(&mut self) {
@@ -572,17 +377,5 @@ impl<'a> World<'a> {
             findings: core::mem::take(&mut self.findings.0),
             coverage: core::mem::take(&mut self.coverage),
         }
-    }
-}
-
-/// Whether a call got something done, rather than found that there was nothing to do.
-const fn is_progress(call: &Call) -> bool {
-    match call {
-        Call::Recv(_, outcome) | Call::Fill(_, _, _, outcome) | Call::Drain(_, _, _, outcome) => {
-            !matches!(outcome, Outcome::WouldBlock | Outcome::NoPipe)
-        }
-        Call::Accept(_, taken) => matches!(taken, Taken::One | Taken::Gone),
-        Call::Connected(..) | Call::TakeError(..) | Call::Unacknowledged(..) => false,
-        _ => true,
     }
 }

@@ -9,7 +9,7 @@ use tlb_engine::drive::{Connect, Readiness};
 use tlb_engine::ids::{ListenerId, SocketId};
 use tlb_engine::time::Duration;
 
-use super::{Door, Due, Hatch, Kernel, Owner, Sock, Wanted, refusal};
+use super::{Door, Due, Hatch, Kernel, Owner, Sock, Wanted};
 use crate::model::ledger::Injected;
 use crate::model::socket::{Segment, State};
 
@@ -139,7 +139,7 @@ impl Kernel {
         let hatch = link.map_or(Hatch::Refusing, |link| self.backend_doors[link].hatch);
         let held = link.is_some_and(|link| self.links[link].held);
         if matches!(hatch, Hatch::Refusing | Hatch::Unreachable) && immediate && !held {
-            let fault = refusal(hatch);
+            let fault = hatch.refusal();
             self.ledger.inject(if fault == Fault::Refused {
                 Injected::Refused
             } else {
