@@ -51,8 +51,9 @@ pub struct Listener {
     /// How long a session whose one direction has ended may pass no byte the other way.
     pub half_close_timeout: Duration,
     /// Whether a backend that ends before its first byte costs the client nothing: while the client has sent no byte
-    /// beyond the preface, the preface goes to the next owner (*first-frame replay*). The first frame may then be
-    /// delivered twice, so it is only for protocols that bear it.
+    /// beyond the preface, the preface goes to the next owner (*first-frame replay*). How the last one ends that
+    /// [`Failover::retries`] allow is passed on. The first frame may then be delivered twice, so it is only for protocols
+    /// that bear it.
     pub replay: bool,
     /// Whether the kernel sends what it is given bit by bit, by a timer, as BBR has it do. Larger pieces would then only
     /// wait longer, so no source [rests](crate::duplex::Duplex::visit).

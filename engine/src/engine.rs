@@ -123,7 +123,7 @@ impl Engine {
     pub fn hurries(&self, session: SessionId) -> bool {
         self.get(session).is_some_and(|session| {
             let pool = self.roster.pool(session.pool);
-            session.may_replay() && pool.is_some_and(|pool| pool.failover.fast_open)
+            session.bears_replay() && pool.is_some_and(|pool| pool.failover.fast_open)
         })
     }
 
@@ -371,8 +371,9 @@ impl Engine {
         session.back += report.back;
         self.tallies.moved(session, report);
         self.listeners[session.listener.index()].moved(report);
-        // An end that was passed on can be taken back no more than a byte.
-        if report.forward + report.back > 0 || report.ended != [false; 2] {
+        let proven = report.proven && !cfg!(tlb_planted = "answered-but-replayed");
+        // What was read can be given back no more than what was written, and an end that was passed on neither.
+        if report.forward + report.back > 0 || report.ended != [false; 2] || proven {
             if !cfg!(tlb_planted = "idle-not-refreshed") {
                 session.active = now;
             }
@@ -380,7 +381,7 @@ impl Engine {
             if !session.away {
                 session.phase_by = Timestamp::NEVER;
             }
-            if !session.may_replay() || report.proven || report.ended[Dir::Return as usize] {
+            if !session.may_replay() || proven || report.ended[Dir::Return as usize] {
                 self.establish(now, index);
             }
         }

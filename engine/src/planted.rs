@@ -5,7 +5,7 @@
 //! directory of its own; the `tlb` binary does not compile with any.
 
 /// All of them, each with whether this build has it.
-const ALL: [(&str, bool); 47] = [
+const ALL: [(&str, bool); 49] = [
     (
         "accept-never-resumes",
         cfg!(tlb_planted = "accept-never-resumes"),
@@ -14,6 +14,10 @@ const ALL: [(&str, bool); 47] = [
     (
         "admission-never-resumes",
         cfg!(tlb_planted = "admission-never-resumes"),
+    ),
+    (
+        "answered-but-replayed",
+        cfg!(tlb_planted = "answered-but-replayed"),
     ),
     ("away-never-idle", cfg!(tlb_planted = "away-never-idle")),
     ("away-not-counted", cfg!(tlb_planted = "away-not-counted")),
@@ -90,6 +94,7 @@ const ALL: [(&str, bool); 47] = [
     ),
     ("removed-not-told", cfg!(tlb_planted = "removed-not-told")),
     ("reset-becomes-fin", cfg!(tlb_planted = "reset-becomes-fin")),
+    ("replayed-unasked", cfg!(tlb_planted = "replayed-unasked")),
     (
         "reset-before-acknowledged",
         cfg!(tlb_planted = "reset-before-acknowledged"),

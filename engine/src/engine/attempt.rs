@@ -126,9 +126,14 @@ impl Engine {
 
     /// The kernel says that the connection stands.
     pub(super) fn connected(&mut self, now: Timestamp, index: usize) {
+        let retries = self.failover(index).retries;
         let session = &mut self.sessions[index];
         if session.phase != Phase::Connecting {
             return;
+        }
+        let replays = session.bears_replay() && session.attempts <= retries;
+        if let Some(early) = &mut session.early {
+            early.replays = replays;
         }
         // The deadline stays until a byte proves the connection.
         let deadline = session.phase_by;
@@ -257,6 +262,8 @@ impl Engine {
             backend.load.sub();
         }
         session.forget_looks();
+        // That was about this backend.
+        session.forget_tell();
         let (id, attempt) = (session.id, session.attempt());
         let backend = backend.map(|backend| backend.incarnation);
         if let Some(early) = &mut session.early {
@@ -359,11 +366,12 @@ impl Engine {
         })
     }
 
-    /// Sessions that are so, of those without an established backend.
+    /// Sessions that are so, of those without an established backend whose end is not decided yet.
     pub(super) fn unproven_where(&self, is_so: impl Fn(&Session) -> bool) -> Vec<usize> {
         let unproven = self.unproven.iter().copied();
+        let goes_on = |session: &Session| session.phase != Phase::Winding && is_so(session);
         unproven
-            .filter(|&index| is_so(&self.sessions[index]))
+            .filter(|&index| goes_on(&self.sessions[index]))
             .collect()
     }
 

@@ -113,9 +113,7 @@ impl Engine {
             for (_, session) in &mut self.sessions {
                 let told = matches!(session.ending().told, Some((Why::Down, _)));
                 if told && session.backend.as_ref().map(|it| it.incarnation) == Some(backend) {
-                    let ending = session.ending_mut();
-                    ending.tell_at = Timestamp::NEVER;
-                    ending.told = None;
+                    session.forget_tell();
                 }
             }
         }

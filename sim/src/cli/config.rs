@@ -115,6 +115,7 @@ fn door(of: &ListenerSettings, framing: Framing) -> Door {
         half_close_ms: millis(engine.half_close_timeout),
         admission: of.admission.map(pair),
         per_source: of.per_source.map(NonZeroU32::get),
+        replay: engine.replay,
     }
 }
 

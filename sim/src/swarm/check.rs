@@ -7,6 +7,7 @@ mod half_close;
 mod health;
 mod integrity;
 pub mod rates;
+mod replay;
 mod routing;
 mod timers;
 
@@ -21,6 +22,7 @@ use self::conservation::Conservation;
 use self::half_close::HalfClose;
 use self::health::Health;
 pub use self::integrity::integrity;
+use self::replay::Replay;
 use self::routing::Routing;
 use self::timers::Timers;
 use super::scenario::Scenario;
@@ -56,6 +58,7 @@ pub struct Checkers {
     conservation: Conservation,
     half_close: HalfClose,
     health: Health,
+    replay: Replay,
     routing: Routing,
     timers: Timers,
 }
@@ -65,6 +68,8 @@ impl Checkers {
     pub fn call(&mut self, scene: &Scene<'_>, call: &Call, findings: &mut Findings) {
         self.conservation.call(call, findings);
         self.half_close.call(scene, call, findings);
+        self.replay.call(call, findings);
+        self.routing.call(call);
         self.timers.call(scene, call, findings);
     }
 
@@ -72,6 +77,7 @@ impl Checkers {
     pub fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
         self.conservation.event(scene, event, findings);
         self.half_close.event(event, findings);
+        self.replay.event(scene, event, findings);
         self.routing.event(scene, event, findings);
         self.health.event(scene, event, findings);
         self.timers.event(scene, event, findings);

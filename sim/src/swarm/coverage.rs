@@ -53,7 +53,17 @@ fn expected() -> Vec<(&'static str, &'static str)> {
     ];
     all.extend(actions.map(|action| ("action", action)));
     all.extend(
-        ["copy", "splice", RESTS, HEARD_AGAIN, HANDED_OFF, KEPT, OVER].map(|what| ("relay", what)),
+        [
+            "copy",
+            "splice",
+            RESTS,
+            HEARD_AGAIN,
+            HANDED_OFF,
+            KEPT,
+            OVER,
+            UNANSWERED,
+        ]
+        .map(|what| ("relay", what)),
     );
     let faults = [
         Fault::Refused,
@@ -80,6 +90,8 @@ const HANDED_OFF: &str = "handed-off";
 const KEPT: &str = "offered-in-vain";
 /// And both its peers have ended it.
 const OVER: &str = "over-by-itself";
+/// A backend ended without an answer, and another one may have what it was given.
+const UNANSWERED: &str = "unanswered";
 
 /// What a fleet does.
 const FLEET: [&str; 11] = [
@@ -163,7 +175,11 @@ impl Coverage {
     /// A fact.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::AttemptFailed { .. } => self.count("action", "abandon", 1),
+            Event::AttemptFailed { fault, .. } => {
+                self.count("action", "abandon", 1);
+                // What a FIN is to an attempt that could still be another's.
+                self.count("relay", UNANSWERED, u64::from(*fault == Fault::Closed));
+            }
             Event::AcceptPaused { fault, .. } => self.count("fault", fault_name(*fault), 1),
             Event::Closed(Closed { reason, .. }) => {
                 self.count("close reason", reason.name(), 1);

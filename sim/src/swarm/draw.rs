@@ -201,6 +201,7 @@ fn draw_door(rng: &mut Rng, pool: usize) -> Door {
         half_close_ms: one_of(rng, &[200, 3000, 10_000]),
         admission: None,
         per_source: None,
+        replay: chance(rng, 30),
     }
 }
 

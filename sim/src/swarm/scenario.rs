@@ -81,6 +81,8 @@ pub struct Door {
     pub admission: Option<(u32, u32)>,
     /// Most sessions of a client address.
     pub per_source: Option<u32>,
+    /// What was read before the pick may go to another backend when one has ended without an answer.
+    pub replay: bool,
 }
 
 /// How the first frame looks.
@@ -378,6 +380,7 @@ impl Door {
             half_close_timeout: Duration::from_millis(self.half_close_ms),
             admission: self.admission.and_then(bucket),
             per_source: self.per_source.and_then(NonZeroU32::new).map(Sources::new),
+            replay: self.replay,
             // As good as drawn.
             paced: self.pool % 2 == 1,
             hand_off: NonZeroU8::new((self.preread_ms % 5) as u8),

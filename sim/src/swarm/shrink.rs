@@ -92,6 +92,9 @@ impl<F: Fn(&Scenario) -> bool> Attempt<F> {
         self.attempt(|it| it.tuning.partial = 0);
         self.attempt(|it| it.tuning.immediate = 0);
         self.attempt(|it| it.tuning.pipes = 1000);
+        for number in 0..self.best.listeners.len() {
+            self.attempt(|it| it.listeners[number].replay = false);
+        }
         for number in 0..self.best.backends.len() {
             self.attempt(|it| it.backends[number].jitter_us = 0);
             self.attempt(|it| it.backends[number].latency_us = 0);

@@ -133,7 +133,7 @@ fn print_door(door: &Door, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "listener framing={framing} pool={} preread={} limit={} max={} idle={} half-close={} \
-         admission={} per-source={}",
+         admission={} per-source={} replay={}",
         door.pool,
         door.preread_ms,
         door.limit,
@@ -141,7 +141,8 @@ fn print_door(door: &Door, out: &mut String) -> fmt::Result {
         optional(door.idle_ms),
         door.half_close_ms,
         fleet::pair(door.admission),
-        optional(door.per_source)
+        optional(door.per_source),
+        u8::from(door.replay)
     )
 }
 
@@ -346,6 +347,7 @@ impl<'a> Fields<'a> {
             half_close_ms: self.number("half-close")?,
             admission: self.or("admission", "off").pair("admission")?,
             per_source: self.or("per-source", "off").optional("per-source")?,
+            replay: self.or("replay", "0").flag("replay")?,
         })
     }
 

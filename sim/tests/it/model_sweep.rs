@@ -17,6 +17,12 @@ const REGRESSIONS: &[(u64, &str)] = &[
         155,
         include_str!("regressions/warm-of-unregistered-client.scenario"),
     ),
+    (
+        256,
+        include_str!("regressions/read-beyond-preface.scenario"),
+    ),
+    (987, include_str!("regressions/winding-replayed.scenario")),
+    (16598, include_str!("regressions/told-elsewhere.scenario")),
 ];
 
 fn number(name: &str, default: u64) -> u64 {

@@ -523,6 +523,69 @@ fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
     assert!(!rig.engine.replays(session));
 }
 
+/// It would be lost on the way to another backend, or the client would hear two of them.
+#[test]
+fn what_was_read_and_not_yet_written_ends_the_replay_too() {
+    let mut patient = listener();
+    patient.replay = true;
+    let mut rig = Rig::new(patient, abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let taken = Report {
+        forward: 8,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, taken);
+    let held = Report {
+        proven: true,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, held);
+    assert!(!rig.engine.replays(session));
+    let broken = Report {
+        broken: Some((Side::Backend, Fault::TimedOut)),
+        ..finished(Ends::RESET)
+    };
+    rig.relayed(session, 0, broken);
+    let closed = rig.closed(session);
+    assert_eq!(closed.reason, CloseReason::BackendBroken(Fault::TimedOut));
+    assert_eq!(closed.attempts, 1);
+}
+
+#[test]
+fn the_last_attempts_end_is_passed_on() {
+    let mut patient = listener();
+    patient.replay = true;
+    let failover = Failover {
+        retries: 1,
+        ..Failover::default()
+    };
+    let mut rig = Rig::new(patient, rules(abc(), failover));
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    for attempt in [0, 1] {
+        rig.handle(Input::Connected { session, attempt });
+        assert_eq!(rig.engine.replays(session), attempt == 0);
+        let taken = Report {
+            forward: 8,
+            ..Report::default()
+        };
+        rig.relayed(session, attempt, taken);
+        let broken = Report {
+            broken: Some((Side::Backend, Fault::Reset)),
+            ..Report::default()
+        };
+        rig.relayed(session, attempt, broken);
+    }
+    rig.relayed(session, 1, finished(Ends::RESET));
+    let reason = rig.closed(session).reason;
+    assert_eq!(reason, CloseReason::BackendBroken(Fault::Reset));
+}
+
 /// Its end was decided before its backend broke: that is no reason to go to another one.
 #[test]
 fn a_session_that_ends_is_not_replayed() {
@@ -548,6 +611,35 @@ fn a_session_that_ends_is_not_replayed() {
         ..Report::default()
     };
     assert_eq!(rig.relayed(session, 0, broken), []);
+    rig.relayed(session, 0, finished(Ends::RESET));
+    assert_eq!(rig.closed(session).reason, CloseReason::IdleTimeout);
+}
+
+/// Nor is it when the fleet says so.
+#[test]
+fn a_session_that_ends_stays_with_a_dead_backend() {
+    let mut patient = listener();
+    patient.replay = true;
+    patient.idle_timeout = Some(Duration::from_secs(1));
+    let mut rig = Rig::new(patient, abc());
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    let owner = rig.picks()[0].expect("a backend");
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let taken = Report {
+        forward: 8,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, taken);
+    let actions = rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
+    rig.publish(2, changed(|it| it.down = it.incarnation == owner));
+    let pace = bucket(1000, 1);
+    let actions = rig.tell(&tell(owner.0, Why::Down, Some(TellHow::Close), &pace));
+    assert_eq!(actions, []);
     rig.relayed(session, 0, finished(Ends::RESET));
     assert_eq!(rig.closed(session).reason, CloseReason::IdleTimeout);
 }
@@ -594,6 +686,39 @@ fn a_question_that_a_dead_backend_took_goes_to_the_next_owner() {
         let actions = rig.expire();
         assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
     }
+}
+
+/// It has its turn to go because of a backend that it is not at any more.
+#[test]
+fn a_session_that_went_elsewhere_is_not_told() {
+    let mut patient = listener();
+    patient.replay = true;
+    let mut rig = Rig::new(patient, pool(vec![backend("a", 1)]));
+    let session = rig.accept();
+    rig.received(session, FRAME);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 0,
+    });
+    let taken = Report {
+        forward: 8,
+        ..Report::default()
+    };
+    rig.relayed(session, 0, taken);
+    let mut only = backend("a", 1);
+    only.down = true;
+    rig.publish(2, pool(vec![only]));
+    let pace = bucket(1, 1);
+    rig.tell(&tell(1, Why::Down, Some(TellHow::Reset), &pace));
+    rig.publish(3, pool(vec![backend("a", 2)]));
+    let actions = rig.tell(&tell(1, Why::Removed, Some(TellHow::Reset), &pace));
+    to(&actions);
+    rig.handle(Input::Connected {
+        session,
+        attempt: 1,
+    });
+    rig.relayed(session, 1, taken);
+    assert_eq!(rig.pass(Duration::from_secs(60)), []);
 }
 
 #[test]

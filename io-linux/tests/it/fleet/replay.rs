@@ -1,9 +1,10 @@
 //! First-frame replay: a backend that ends before its first byte costs the client nothing.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::PATIENCE;
 use crate::support::farm::{Farm, Serving};
@@ -34,7 +35,7 @@ fn farm(death: Death, dead: Sender<()>) -> Serving {
             let _ = stream.write_all(death.answers);
             if death.resets {
                 let socket = socket2::SockRef::from(stream);
-                let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+                let _ = socket.set_linger(Some(Duration::ZERO));
             }
             let _ = dead.lock().expect("no panic").send(());
             return;
@@ -103,6 +104,35 @@ fn everybody_gets_an_answer_from_the_next_owner() {
         }
         let deaths = died.try_iter().count();
         assert!(deaths > 15, "backend 1 was met {deaths} times");
+    }
+}
+
+/// With nobody left to ask, the end is what it is.
+#[test]
+fn how_the_last_one_ends_is_passed_on() {
+    for resets in [false, true] {
+        let farm = Farm::new(2).serve(move |_, mut stream| {
+            let _ = stream.read_exact(&mut [0; FRAME]);
+            if resets {
+                let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+        });
+        let setup = Setup::new(farm.addresses())
+            .listener("replay-first-frame = true")
+            .pool("retries = 1");
+        let tlb = Tlb::start(&setup);
+        let mut stream = connect(tlb.address());
+        stream
+            .write_all(&frame(7, FRAME))
+            .expect("the client sends");
+        match stream.read(&mut [0]) {
+            Ok(0) => assert!(!resets, "a reset became a FIN"),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => assert!(resets),
+            other => panic!("{other:?}"),
+        }
+        drop(stream);
+        let line = tlb.await_closed(if resets { "backend-reset" } else { "completed" });
+        assert_eq!(field(&line, "attempts"), Some("2"), "in: {line}");
     }
 }
 

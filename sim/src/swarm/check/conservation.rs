@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tlb_engine::api::Event;
 use tlb_engine::drive::Outcome;
-use tlb_engine::ids::{SessionId, Side};
+use tlb_engine::ids::{Dir, SessionId, Side};
 
 use super::{Findings, Scene};
 use crate::model::ledger::Call;
@@ -15,6 +15,8 @@ const NAME: &str = "conservation";
 struct Sums {
     moved: [u64; 2],
     connects: u8,
+    /// Attempts that failed: what was written for those is not counted.
+    failures: u8,
     closed: bool,
 }
 
@@ -58,6 +60,7 @@ impl Conservation {
             Call::Connect(session, ..) | Call::Take(session, _, _, Some(_)) => {
                 if let Some(sums) = self.live.get_mut(&session) {
                     sums.connects = sums.connects.wrapping_add(1);
+                    sums.moved[Dir::Forward as usize] = 0;
                 }
             }
             Call::Close(session, Side::Client, ..) => {
@@ -72,16 +75,24 @@ impl Conservation {
     }
 
     pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
+        if let Event::AttemptFailed { session, .. } = event
+            && let Some(sums) = self.live.get_mut(session)
+        {
+            sums.failures = sums.failures.wrapping_add(1);
+        }
         let Event::Closed(closed) = event else {
             return;
         };
         let session = closed.session;
-        let Some(sums) = self.live.remove(&session) else {
+        let Some(mut sums) = self.live.remove(&session) else {
             if !self.stillborn.remove(&session) {
                 findings.add(NAME, format!("{session} ended, but was not live"));
             }
             return;
         };
+        if sums.failures == sums.connects {
+            sums.moved[Dir::Forward as usize] = 0;
+        }
         let told = [closed.forward, closed.back];
         if told != sums.moved {
             let [forward, back] = sums.moved;

@@ -36,6 +36,8 @@ struct Relay {
     hasty: Option<Side>,
     /// Its peers talk to each other.
     away: bool,
+    /// There was an attempt before, whose FINs may be told of after the next one has begun.
+    again: bool,
 }
 
 /// Follows both directions of each session by the calls alone.
@@ -62,6 +64,7 @@ impl HalfClose {
                 *relay = Relay {
                     ended: [relay.ended[client], false],
                     broken: [relay.broken[client], false],
+                    again: relay.shut[Side::Backend as usize] || relay.again,
                     ..Relay::default()
                 };
             }
@@ -148,7 +151,8 @@ impl HalfClose {
             Event::HalfClosed { session, dir } => {
                 let relay = self.relays.entry(*session).or_default();
                 relay.told[*dir as usize] += 1;
-                if relay.told[*dir as usize] != 1 || !relay.shut[dir.to() as usize] {
+                let odd = relay.told[*dir as usize] != 1 || !relay.shut[dir.to() as usize];
+                if odd && !relay.again {
                     findings.add(NAME, format!("{session} {dir}: told of a FIN that was not"));
                 }
             }

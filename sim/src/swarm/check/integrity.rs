@@ -45,10 +45,18 @@ pub fn integrity(
             }
         }
         if matches!(peer.origin, Origin::Client(_))
-            && let Err(what) = blame(peers, peer, client, reason)
+            && let Err(what) = blame(scenario, peers, peer, client, reason)
         {
             findings.add("blame", format!("{}: {what} ({reason})", peer.origin));
         }
+    }
+}
+
+/// Whether what that client says first may be heard by several connections, of which it hears one at most.
+fn may_replay(scenario: &Scenario, client: &Peer) -> bool {
+    match client.origin {
+        Origin::Client(number) => scenario.listeners[scenario.clients[number].listener].replay,
+        Origin::Conn(_) => false,
     }
 }
 
@@ -74,18 +82,16 @@ fn sides_agree(
             None => Ok(()),
         };
     };
-    if other
-        .expect
-        .origin
-        .is_some_and(|origin| origin != peer.origin)
-    {
+    let replayed = may_replay(scenario, other);
+    let elsewhere = other.expect.origin.is_some_and(|it| it != peer.origin);
+    if elsewhere && !replayed {
         return Err(format!("hears {}, which hears somebody else", other.origin));
     }
     if peer.expect.received > due(scenario, other) {
         return Err(format!("got more than {} sent", other.origin));
     }
     let same = |it: &&Peer| it.expect.origin == peer.expect.origin;
-    if peers.iter().filter(same).count() > 1 {
+    if peers.iter().filter(same).count() > 1 && !replayed {
         return Err(format!("is not the only one that hears {}", other.origin));
     }
     Ok(())
@@ -98,6 +104,13 @@ fn whole(
     other: Option<&Peer>,
     reason: CloseReason,
 ) -> Result<(), String> {
+    // One that had the preface and was left, as far as one can tell: its client hears somebody else, or nobody.
+    if let (Origin::Conn(_), Some(client)) = (peer.origin, other)
+        && may_replay(scenario, client)
+        && client.expect.origin != Some(peer.origin)
+    {
+        return Ok(());
+    }
     let clean = peer.ended && peer.broken.is_none() && peer.is_faithful();
     if reason == CloseReason::Completed && peer.is_faithful() && !clean {
         return Err("did not see the end".into());
@@ -109,10 +122,19 @@ fn whole(
         // The kernel of a process that is killed closes its sockets, perhaps in order.
         (Some(other), _) => Some((other.finished || other.killed, due(scenario, other))),
         // Whoever sent nothing has no name: it is the one that hears this client.
-        (None, Origin::Client(_)) => peers
-            .iter()
-            .rfind(|it| it.expect.origin == Some(peer.origin))
-            .map(|it| (it.finished || it.killed, due(scenario, it))),
+        (None, Origin::Client(_)) => {
+            let mut hear = peers
+                .iter()
+                .filter(|it| it.expect.origin == Some(peer.origin));
+            let ended = |it: &Peer| (it.finished || it.killed, due(scenario, it));
+            if may_replay(scenario, peer) {
+                // Which of those it was given to is the last one is not known.
+                hear.map(ended)
+                    .max_by_key(|&ended| ended == (true, peer.expect.received))
+            } else {
+                hear.next_back().map(ended)
+            }
+        }
         (None, Origin::Conn(_)) => return Ok(()),
     };
     let received = peer.expect.received;
@@ -154,13 +176,20 @@ fn whole(
 }
 
 /// A session that ended by somebody's fault has somebody whose fault it was.
-fn blame(peers: &[Peer], peer: &Peer, client: usize, reason: CloseReason) -> Result<(), String> {
+fn blame(
+    scenario: &Scenario,
+    peers: &[Peer],
+    peer: &Peer,
+    client: usize,
+    reason: CloseReason,
+) -> Result<(), String> {
     let heard = |it: &&Peer| it.expect.origin == Some(Origin::Client(client));
     match reason {
         CloseReason::ClientBroken(fault) if !fault.is_local() && peer.is_faithful() => {
             Err("did not break".into())
         }
-        CloseReason::BackendBroken(Fault::Reset) => {
+        // Of several, the one that broke may have heard nothing.
+        CloseReason::BackendBroken(Fault::Reset) if !may_replay(scenario, peer) => {
             let mut faithful = peers.iter().filter(heard).map(Peer::is_faithful);
             match faithful.next_back() {
                 Some(true) => Err("its backend did not break".into()),
