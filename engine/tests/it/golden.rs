@@ -1,15 +1,17 @@
 //! Golden scripts: inputs, each followed by the events and actions that it causes.
 //!
-//! `tests/golden/*.txt` are read line by line. A line that begins with two spaces is the engine's: `*` is an event,
-//! `->` an action. Every other line is the script's: a comment, or a command (see [`Script::command`]). After a
-//! change that is meant, `TLB_GOLDEN=rewrite cargo test -p tlb-engine --test it` writes what the engine says now into
+//! `tests/golden/*.txt` are read line by line, and `tests/golden/fleet/*.txt`, which are a fleet's. A line that begins
+//! with two spaces is the engine's: `*` is an event, `->` an action. Every other line is the script's: a comment, or a
+//! command (see [`Rig::command`] and [`FleetRig::command`]). After a change that is meant, `TLB_GOLDEN=rewrite cargo test -p tlb-engine --test it` writes what the engine says now into
 //! the files, and the difference is there for the reviewer to read.
 
+mod fleet;
 mod rig;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use fleet::FleetRig;
 use rig::Rig;
 
 /// Lines around a difference.
@@ -17,8 +19,26 @@ const CONTEXT: usize = 3;
 
 #[test]
 fn scripts_say_what_the_engine_does() {
-    let scripts = scripts();
-    assert!(scripts.len() >= 12, "the scripts are there");
+    compare(scripts("tests/golden", 12), |path, script| {
+        let mut rig = Rig::new();
+        let played = play(path, script, |line| rig.command(line));
+        rig.assert_quiescent(path);
+        played
+    });
+}
+
+#[test]
+fn scripts_say_what_the_fleet_does() {
+    compare(scripts("tests/golden/fleet", 6), |path, script| {
+        let mut rig = FleetRig::new();
+        let played = play(path, script, |line| rig.command(line));
+        rig.assert_quiescent(path);
+        played
+    });
+}
+
+/// Compares scripts with what `play` makes of them, or makes them so.
+fn compare(scripts: Vec<PathBuf>, play: impl Fn(&Path, &str) -> String) {
     let rewrite = env::var("TLB_GOLDEN").is_ok_and(|how| how == "rewrite");
     let mut wrong = String::new();
     for path in scripts {
@@ -39,19 +59,21 @@ fn scripts_say_what_the_engine_does() {
     );
 }
 
-fn scripts() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+/// The scripts in a folder: at least so many.
+fn scripts(folder: &str, least: usize) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(folder).expect("the folder of scripts");
     let mut paths: Vec<_> = entries
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
         .collect();
+    assert!(paths.len() >= least, "the scripts are there");
     paths.sort();
     paths
 }
 
 /// The script again, with what the engine says now.
-fn play(path: &Path, script: &str) -> String {
-    let mut rig = Rig::new();
+fn play(path: &Path, script: &str, mut command: impl FnMut(&str) -> Option<Vec<String>>) -> String {
     let mut played = String::new();
     for (number, line) in script.lines().enumerate() {
         if line.starts_with("  ") {
@@ -60,7 +82,7 @@ fn play(path: &Path, script: &str) -> String {
         played += line;
         played.push('\n');
         if !line.is_empty() && !line.starts_with('#') {
-            let said = rig.command(line).unwrap_or_else(|| {
+            let said = command(line).unwrap_or_else(|| {
                 panic!("{}:{}: {line}: what is that?", path.display(), number + 1)
             });
             for said in said {
@@ -68,7 +90,6 @@ fn play(path: &Path, script: &str) -> String {
             }
         }
     }
-    rig.assert_quiescent(path);
     played
 }
 

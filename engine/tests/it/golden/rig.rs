@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::iter;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,11 +183,7 @@ impl Rig {
             };
             let (id, address) = match word.split_once('=') {
                 Some((id, address)) => (id, address.parse().ok()?),
-                None => {
-                    // `a` is at 10.0.0.1, `b` at 10.0.0.2, and so on.
-                    let last = word.bytes().next()?.checked_sub(b'a')? + 1;
-                    (word, ([10, 0, 0, last], 7000).into())
-                }
+                None => (word, address_of(word)?),
             };
             enrolled.push(self.backend(id, address, draining));
         }
@@ -198,7 +195,7 @@ impl Rig {
 
 impl Rig {
     /// A backend as it was, if its address stays: what is known about it stays, too.
-    fn backend(&mut self, id: &str, address: std::net::SocketAddr, draining: bool) -> Arc<Backend> {
+    fn backend(&mut self, id: &str, address: SocketAddr, draining: bool) -> Arc<Backend> {
         let same = |known: &&Arc<Backend>| *known.id == *id && known.address == Some(address);
         if let Some(known) = self.backends.iter().find(same) {
             return Arc::new(Backend {
@@ -306,7 +303,13 @@ impl Rig {
     }
 }
 
-fn duration(word: &str) -> Option<Duration> {
+/// `a` is at 10.0.0.1, `b` at 10.0.0.2, and so on.
+pub(super) fn address_of(id: &str) -> Option<SocketAddr> {
+    let last = id.bytes().next()?.checked_sub(b'a')? + 1;
+    Some(([10, 0, 0, last], 7000).into())
+}
+
+pub(super) fn duration(word: &str) -> Option<Duration> {
     if let Some(millis) = word.strip_suffix("ms") {
         return millis.parse().ok().map(Duration::from_millis);
     }
