@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::{self, JoinHandle};
 
+use crate::support::programs::Folder;
+
 const EXIT_FAILURE: i32 = 1;
 const EXIT_UNAVAILABLE: i32 = 69;
 
@@ -86,27 +88,6 @@ impl Api {
         adapt(&mut command);
         let output = run(&mut command);
         (output, self.thread.join().expect("it was asked"))
-    }
-}
-
-/// A directory of a test's own, gone when it ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(test: &str) -> Self {
-        let name = format!("tlb-ctl-{test}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // Left over from a run that was killed, or not there.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A leftover harms nobody.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -204,8 +185,8 @@ fn ready_and_maint_are_said() {
 
 #[test]
 fn the_api_is_found_by_the_environment_and_over_a_unix_socket() {
-    let scratch = Scratch::new("unix");
-    let path = scratch.0.join("admin.sock");
+    let folder = Folder::new("ctl-unix");
+    let path = folder.path().join("admin.sock");
     let listener = UnixListener::bind(&path).expect("listening");
     let api = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
@@ -230,8 +211,8 @@ fn the_api_is_found_by_the_environment_and_over_a_unix_socket() {
 
 #[test]
 fn a_token_is_presented() {
-    let scratch = Scratch::new("token");
-    let file = scratch.0.join("token");
+    let folder = Folder::new("ctl-token");
+    let file = folder.path().join("token");
     fs::write(&file, "of-the-file-0123456\n").expect("a file");
     let from_file = |command: &mut Command| {
         command.arg("--token-file").arg(&file);
@@ -330,8 +311,8 @@ fn who_cannot_be_reached_is_named() {
     let cannot = format!("cannot connect to {address}");
     fails(&output, EXIT_UNAVAILABLE, &[&cannot, "[admin]", "--admin"]);
 
-    let scratch = Scratch::new("nobody");
-    let address = format!("unix:{}/admin.sock", scratch.0.display());
+    let folder = Folder::new("ctl-nobody");
+    let address = format!("unix:{}/admin.sock", folder.path().display());
     let output = run(&mut ctl(&["pools", "--admin", &address]));
     let cannot = format!("cannot connect to {address}");
     fails(&output, EXIT_UNAVAILABLE, &[&cannot, "[admin]", "--admin"]);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::eventually;
 use crate::support::farm::Farm;
-use crate::support::programs::{free_address, installed};
+use crate::support::programs::{Folder, free_address, installed};
 use crate::support::setup::Setup;
 use crate::support::tlb::Tlb;
 
@@ -98,13 +98,11 @@ fn a_web_server_is_asked_for_its_status() {
         return;
     }
     let address = free_address(32);
-    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("web-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let page = folder.join("health");
+    let folder = Folder::new("web");
+    let page = folder.path().join("health");
     fs::write(&page, "well").expect("a page");
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let root = folder.display().to_string();
+    let root = folder.path().display().to_string();
     let args = [
         "-m",
         "http.server",
@@ -131,7 +129,6 @@ fn a_web_server_is_asked_for_its_status() {
     assert!(await_change(&tlb, seen).contains("status 404"));
     fs::write(&page, "well").expect("a page");
     assert_eq!(await_change(&tlb, seen + 1), "up: probe passed");
-    let _ = fs::remove_dir_all(&folder);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::support::eventually;
 use crate::support::farm::{Farm, greet_and_echo};
 use crate::support::peers::{connect, try_connect};
-use crate::support::programs::free_address;
+use crate::support::programs::{Folder, free_address};
 use crate::support::stream::frame;
 use crate::support::tlb::Tlb;
 
@@ -75,8 +75,8 @@ fn reload(admin: &str) -> (bool, String) {
 fn fifty_reloads_cost_nobody_anything() {
     let farm = Farm::new(3).serve(greet_and_echo);
     let (first, second) = (free_address(41), free_address(42));
-    let admin = std::env::temp_dir().join(format!("tlb-it-reload-{}.sock", std::process::id()));
-    let admin = admin.display().to_string();
+    let folder = Folder::new("reload");
+    let admin = folder.path().join("admin.sock").display().to_string();
     let small = config(first, None, &farm.addresses()[..2], &admin);
     let large = config(first, Some(second), farm.addresses(), &admin);
     let tlb = Tlb::start_text(&small, &[]);
@@ -142,8 +142,8 @@ fn fifty_reloads_cost_nobody_anything() {
 fn a_signal_reloads_too_and_a_wrong_file_is_told_in_the_log() {
     let farm = Farm::new(2).serve(greet_and_echo);
     let (first, second) = (free_address(43), free_address(44));
-    let admin = std::env::temp_dir().join(format!("tlb-it-hup-{}.sock", std::process::id()));
-    let admin = admin.display().to_string();
+    let folder = Folder::new("hup");
+    let admin = folder.path().join("admin.sock").display().to_string();
     let tlb = Tlb::start_text(&config(first, None, farm.addresses(), &admin), &[]);
     tlb.rewrite("workers = 0");
     tlb.signal(Signal::SIGHUP);

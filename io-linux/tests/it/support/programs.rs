@@ -1,8 +1,10 @@
 //! Programs that nobody here wrote, as backends and as clients.
 
 use std::env;
+use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -48,6 +50,33 @@ pub(crate) fn free_address(number: u8) -> SocketAddr {
     probe.local_addr().expect("a bound socket")
 }
 
+/// A folder that everybody may look into, and that is gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    #[track_caller]
+    pub(crate) fn new(name: &str) -> Self {
+        let name = format!("tlb-it-{name}-{}", std::process::id());
+        let path = env::temp_dir().join(name);
+        // Left over from a run that was killed, or not there.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a folder of one's own");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A leftover harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A program that serves until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -81,6 +110,16 @@ impl Server {
     }
 }
 
+/// The same command with its stderr where its stdout goes.
+pub(crate) fn as_stdout(command: &Command) -> Command {
+    let mut merged = Command::new("sh");
+    merged
+        .args(["-c", "exec \"$@\" 2>&1", "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    merged
+}
+
 /// Runs a program that ends by itself, and returns what it printed.
 ///
 /// # Panics
@@ -88,8 +127,14 @@ impl Server {
 /// When it fails or does not end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> String {
+    run_with(command, Stdio::null())
+}
+
+/// As [`run`], with something on its stdin.
+#[track_caller]
+pub(crate) fn run_with(command: &mut Command, stdin: Stdio) -> String {
     let child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

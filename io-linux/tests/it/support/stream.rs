@@ -50,6 +50,13 @@ impl Stream {
         self.len
     }
 
+    /// All of them.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        self.read_at(0, &mut bytes);
+        bytes
+    }
+
     /// Puts the bytes from `offset` on into `buffer`; fewer than it holds only at the stream's end.
     pub(crate) fn read_at(&self, offset: usize, buffer: &mut [u8]) -> usize {
         let count = buffer.len().min(self.len.saturating_sub(offset));
