@@ -143,7 +143,8 @@ pub struct Failover {
     /// Most backends of the pool that may be ejected at a time, in per cent; one always may.
     pub max_ejected: u32,
     /// Whether a session that its backend resets before that has sent a byte counts as a failure, as a failed connect
-    /// does. A client can bring such resets about by what it sends, so it is off by default.
+    /// does, and a byte or an end of the backend's, instead of the connect, as a success. A client can bring such resets
+    /// about by what it sends, so it is off by default.
     pub early_resets: bool,
     /// Whether the preface goes to the backend with the SYN (TCP Fast Open, RFC 7413) where the kernels can and the
     /// listener has [`Listener::replay`]: a SYN that is sent again brings it again.

@@ -385,6 +385,11 @@ impl Engine {
                 self.establish(now, index);
             }
         }
+        let first = report.back > 0 && self.sessions[index].back == report.back;
+        // A byte or an orderly end: it is not about to reset this one before its first byte.
+        if (first || report.ended[Dir::Return as usize]) && self.failover(index).early_resets {
+            self.got_through(index);
+        }
         self.release_preface(index);
         let session = &mut self.sessions[index];
         for dir in Dir::BOTH {

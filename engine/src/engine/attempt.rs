@@ -160,26 +160,34 @@ impl Engine {
         session.active = now;
         session.early = None;
         let backend = session.backend.as_ref().map(|backend| backend.incarnation);
-        let (id, pool) = (session.id, session.pool);
-        let tally = session.tally;
-        let early_resets = self.failover(index).early_resets && !self.sessions[index].trial;
-        // Where a reset before the first byte counts as a failure, having taken the preface is no success.
-        let state = self.pools.get_mut(pool.index()).filter(|_| !early_resets);
-        let change = state
-            .zip(backend)
-            .and_then(|(state, backend)| state.suspects.clear(backend));
-        if let Some(place) = tally {
+        let (id, trial) = (session.id, session.trial);
+        if let Some(place) = session.tally {
             self.tallies.at(place).sessions += 1;
         }
-        self.after_change(pool, change);
         self.events.push_back(Event::Established {
             session: id,
             backend,
         });
-        if let (Some(Change::Up), Some(backend)) = (change, backend) {
-            self.events.push_back(Event::BackendUp { pool, backend });
+        // Where a reset before the first byte counts as a failure, having taken the preface is no success.
+        if trial || !self.failover(index).early_resets {
+            self.got_through(index);
         }
         self.rewarm(now, index);
+    }
+
+    /// The session shows that its backend can be used: failures before it are not in a row with those to come.
+    pub(super) fn got_through(&mut self, index: usize) {
+        let session = &self.sessions[index];
+        let pool = session.pool;
+        let Some(backend) = session.backend.as_ref().map(|it| it.incarnation) else {
+            return;
+        };
+        let state = self.pools.get_mut(pool.index());
+        let change = state.and_then(|state| state.suspects.clear(backend));
+        self.after_change(pool, change);
+        if change == Some(Change::Up) {
+            self.events.push_back(Event::BackendUp { pool, backend });
+        }
     }
 
     /// An attempt failed before the backend took a byte, or before it sent one where the preface may be replayed:

@@ -142,6 +142,7 @@ fn group(of: &PoolSettings) -> Group {
         retries: of.failover.retries,
         fall: of.failover.fall,
         warm: of.failover.warm,
+        early_resets: of.failover.early_resets,
         fleet: FleetRules {
             health: of.health.as_ref().map(probing),
             panic: of.failover.panic,

@@ -225,6 +225,7 @@ fn draw_group(rng: &mut Rng) -> Group {
         retries: within(rng, 0, 5) as u8,
         fall: within(rng, 1, 4) as u32,
         warm: one_of(rng, &[0, 0, 1, 3]),
+        early_resets: chance(rng, 20),
         fleet: FleetRules::NONE,
     }
 }

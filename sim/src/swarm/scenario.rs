@@ -117,6 +117,8 @@ pub struct Group {
     pub fall: u32,
     /// Connections that are kept ready to each backend.
     pub warm: u8,
+    /// A reset before the first byte counts as a failure.
+    pub early_resets: bool,
     /// What the fleet does with it.
     pub fleet: FleetRules,
 }
@@ -450,6 +452,7 @@ impl Group {
             retries: self.retries,
             fall: self.fall,
             warm: self.warm,
+            early_resets: self.early_resets,
             panic: self.fleet.panic,
             max_ejected: self.fleet.max_ejected,
             ..Failover::default()

@@ -81,12 +81,13 @@ fn print_to(scenario: &Scenario, out: &mut String) -> fmt::Result {
         let (policy, points) = policy_name(group.policy);
         writeln!(
             out,
-            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={} warm={}{}",
+            "pool policy={policy} points={points} bounded={} connect={} retries={} fall={} warm={} early-resets={}{}",
             optional(group.bounded),
             group.connect_ms,
             group.retries,
             group.fall,
             group.warm,
+            u8::from(group.early_resets),
             fleet::print(&group.fleet)
         )?;
     }
@@ -368,6 +369,7 @@ impl<'a> Fields<'a> {
             retries: self.number("retries")?,
             fall: self.number("fall")?,
             warm: self.or("warm", "0").number("warm")?,
+            early_resets: self.or("early-resets", "0").flag("early-resets")?,
             fleet: fleet::parse(self)?,
         })
     }

@@ -461,6 +461,37 @@ fn a_reset_before_the_first_byte_counts_where_that_is_wanted() {
     }
 }
 
+/// Only such resets in a row do.
+#[test]
+fn a_byte_or_an_end_of_the_backend_in_between_shows_that_it_is_well() {
+    let spoke = Report {
+        back: 1,
+        ..Report::default()
+    };
+    let ended = Report {
+        ended: [false, true],
+        ..Report::default()
+    };
+    for (sign, well) in [(spoke, true), (ended, true), (Report::default(), false)] {
+        let failover = Failover {
+            fall: 2,
+            early_resets: true,
+            ..Failover::default()
+        };
+        let mut rig = Rig::new(listener(), rules(abc(), failover));
+        let sessions = rig.established_at(2, 3);
+        let reset = Report {
+            broken: Some((Side::Backend, Fault::Reset)),
+            ..finished(Ends::RESET)
+        };
+        rig.relayed(sessions[0], 0, reset);
+        rig.relayed(sessions[1], 0, sign);
+        rig.relayed(sessions[2], 0, reset);
+        let down = |event: &Event| matches!(event, Event::BackendDown { .. });
+        assert_eq!(rig.events.iter().any(down), !well, "{sign:?}");
+    }
+}
+
 #[test]
 fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
     let mut patient = listener();

@@ -37,6 +37,11 @@ pub(super) fn is_known(roster: &Roster, pool: PoolId, backend: Incarnation) -> b
     })
 }
 
+/// Whether resets before the first byte count as failures, and that byte as a success: neither is seen here.
+fn counts_resets(scene: &Scene<'_>, pool: PoolId) -> bool {
+    scene.scenario.pools[pool.index()].early_resets
+}
+
 impl Health {
     pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
         if let Some(due) = self.due.take()
@@ -72,7 +77,7 @@ impl Health {
                 row.doubtful |= known
                     .filter(|it| it.incarnation == backend)
                     .any(|it| it.draining || it.down && fault == Fault::Unreachable);
-                if row.doubtful {
+                if row.doubtful || counts_resets(scene, pool) {
                     return;
                 }
                 // Where a pool can spare nobody more, failures are counted and that is all.
@@ -94,7 +99,8 @@ impl Health {
             Event::BackendDown { pool, backend, .. } => {
                 let row = self.rows.entry(backend).or_default();
                 let fall = scene.scenario.pools[pool.index()].fall;
-                if row.down || row.failures < fall && !row.doubtful {
+                let certain = !row.doubtful && !counts_resets(scene, pool);
+                if row.down || row.failures < fall && certain {
                     let failures = row.failures;
                     findings.add(
                         NAME,
