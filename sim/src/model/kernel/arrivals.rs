@@ -13,8 +13,6 @@ use crate::model::socket::{Owner, Segment, Sock, State};
 const SYN_AGAIN: Duration = Duration::from_secs(1);
 
 impl Kernel {
-    // ---- What arrives.
-
     pub(super) fn transit(&mut self, link: usize) -> Duration {
         let Link {
             latency, jitter_us, ..

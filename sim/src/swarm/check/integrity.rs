@@ -121,8 +121,7 @@ fn whole(
     let sent = match (other, peer.origin) {
         // The kernel of a process that is killed closes its sockets, perhaps in order.
         (Some(other), _) => Some((other.finished || other.killed, due(scenario, other))),
-        // Whoever sent nothing has no name: it is the one that hears this client.
-        // Of several, it may be one that has heard nothing.
+        // Whoever sent nothing has no name: it is the one that hears this client, or, of several, one that heard nothing.
         (None, Origin::Client(_)) if may_replay(scenario, peer) => return Ok(()),
         (None, Origin::Client(_)) => peers
             .iter()
