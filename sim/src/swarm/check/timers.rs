@@ -136,6 +136,10 @@ impl Timers {
                 let framed = door.framing != Framing::None;
                 // Whoever had to wait for its turn at a backend came in time.
                 let waits = scene.scenario.pools[watch.pool].fleet.admission.is_some();
+                // What was written in the turn of the accept was before the watch.
+                if watch.first_pick && self.taken.contains(&session) {
+                    watch.active = Some(now);
+                }
                 if core::mem::take(&mut watch.first_pick) && framed && !waits && now > by {
                     findings.add(NAME, format!("{session} outlives its preread timeout"));
                 }
