@@ -126,12 +126,12 @@ impl Engine {
 
     /// The kernel says that the connection stands.
     pub(super) fn connected(&mut self, now: Timestamp, index: usize) {
-        let retries = self.failover(index).retries;
-        let session = &mut self.sessions[index];
+        let session = &self.sessions[index];
         if session.phase != Phase::Connecting {
             return;
         }
-        let replays = session.bears_replay() && session.attempts <= retries;
+        let replays = session.bears_replay() && session.attempts <= self.failover(index).retries;
+        let session = &mut self.sessions[index];
         if let Some(early) = &mut session.early {
             early.replays = replays;
         }

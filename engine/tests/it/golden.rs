@@ -2,8 +2,9 @@
 //!
 //! `tests/golden/*.txt` are read line by line, and `tests/golden/fleet/*.txt`, which are a fleet's. A line that begins
 //! with two spaces is the engine's: `*` is an event, `->` an action. Every other line is the script's: a comment, or a
-//! command (see [`Rig::command`] and [`FleetRig::command`]). After a change that is meant, `TLB_GOLDEN=rewrite cargo test -p tlb-engine --test it` writes what the engine says now into
-//! the files, and the difference is there for the reviewer to read.
+//! command (see [`Rig::command`] and [`FleetRig::command`]). After a change that is meant, `TLB_GOLDEN=rewrite cargo test
+//! -p tlb-engine --test it` writes what the engine says now into the files, and the difference is there for the reviewer
+//! to read.
 
 mod fleet;
 mod rig;

@@ -11,10 +11,12 @@ mod replay;
 mod routing;
 mod timers;
 
+use std::collections::BTreeSet;
+
 use tlb_engine::api::Event;
-use tlb_engine::drive::Turn;
+use tlb_engine::drive::{Outcome, Turn};
 use tlb_engine::health::Change;
-use tlb_engine::ids::{Incarnation, PoolId};
+use tlb_engine::ids::{Dir, Incarnation, PoolId, SessionId};
 use tlb_engine::roster::Roster;
 use tlb_engine::time::Timestamp;
 
@@ -61,6 +63,9 @@ pub struct Checkers {
     replay: Replay,
     routing: Routing,
     timers: Timers,
+    /// Sessions of which a backend has taken bytes. Where another one may follow they are not established yet, but may
+    /// stay and take their time.
+    taken: BTreeSet<SessionId>,
 }
 
 impl Checkers {
@@ -69,8 +74,10 @@ impl Checkers {
         self.conservation.call(call, findings);
         self.half_close.call(scene, call, findings);
         self.replay.call(call, findings);
-        self.routing.call(call);
         self.timers.call(scene, call, findings);
+        if let Call::Drain(session, Dir::Forward, _, Outcome::Moved { .. }) = *call {
+            self.taken.insert(session);
+        }
     }
 
     /// The engine said something.
@@ -80,7 +87,10 @@ impl Checkers {
         self.replay.event(scene, event, findings);
         self.routing.event(scene, event, findings);
         self.health.event(scene, event, findings);
-        self.timers.event(scene, event, findings);
+        self.timers.event(scene, event, &self.taken, findings);
+        if let Event::Closed(closed) = event {
+            self.taken.remove(&closed.session);
+        }
     }
 
     /// Another worker's opinion of a backend is about to reach the engine.
@@ -108,7 +118,7 @@ impl Checkers {
     /// A turn is over, in which so many calls got something done.
     pub fn turn(&mut self, scene: &Scene<'_>, turn: Turn, progress: bool, findings: &mut Findings) {
         self.timers.turn(scene, turn, progress, findings);
-        self.routing.turn(scene, findings);
+        self.routing.turn(scene, &self.taken, findings);
     }
 
     /// All workers were told to stop.

@@ -33,6 +33,14 @@ fn rules(mut pool: Pool, failover: Failover) -> Pool {
     pool
 }
 
+/// One whose first frame may arrive twice.
+fn patient() -> Listener {
+    Listener {
+        replay: true,
+        ..listener()
+    }
+}
+
 fn tell(backend: u32, why: Why, how: Option<TellHow>, pace: &Bucket) -> Tell {
     Tell {
         backend: Incarnation(backend),
@@ -88,6 +96,24 @@ impl Rig {
             }
         }
         sessions
+    }
+
+    /// A session whose backend has taken the preface, and not answered.
+    fn asking(&mut self) -> SessionId {
+        let session = self.accept();
+        self.received(session, FRAME);
+        self.take(session, 0);
+        session
+    }
+
+    /// Its backend takes the preface.
+    fn take(&mut self, session: SessionId, attempt: u8) {
+        self.handle(Input::Connected { session, attempt });
+        let taken = Report {
+            forward: 8,
+            ..Report::default()
+        };
+        self.relayed(session, attempt, taken);
     }
 
     fn winds(&mut self, actions: &[Action]) -> Vec<(SessionId, Close)> {
@@ -494,8 +520,7 @@ fn a_byte_or_an_end_of_the_backend_in_between_shows_that_it_is_well() {
 
 #[test]
 fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
-    let mut patient = listener();
-    patient.replay = true;
+    let patient = patient();
     let taken = Report {
         forward: 8,
         ended: [true, false],
@@ -557,20 +582,8 @@ fn the_preface_goes_to_the_next_owner_until_somebody_spoke() {
 /// It would be lost on the way to another backend, or the client would hear two of them.
 #[test]
 fn what_was_read_and_not_yet_written_ends_the_replay_too() {
-    let mut patient = listener();
-    patient.replay = true;
-    let mut rig = Rig::new(patient, abc());
-    let session = rig.accept();
-    rig.received(session, FRAME);
-    rig.handle(Input::Connected {
-        session,
-        attempt: 0,
-    });
-    let taken = Report {
-        forward: 8,
-        ..Report::default()
-    };
-    rig.relayed(session, 0, taken);
+    let mut rig = Rig::new(patient(), abc());
+    let session = rig.asking();
     let held = Report {
         proven: true,
         ..Report::default()
@@ -589,23 +602,16 @@ fn what_was_read_and_not_yet_written_ends_the_replay_too() {
 
 #[test]
 fn the_last_attempts_end_is_passed_on() {
-    let mut patient = listener();
-    patient.replay = true;
     let failover = Failover {
         retries: 1,
         ..Failover::default()
     };
-    let mut rig = Rig::new(patient, rules(abc(), failover));
+    let mut rig = Rig::new(patient(), rules(abc(), failover));
     let session = rig.accept();
     rig.received(session, FRAME);
     for attempt in [0, 1] {
-        rig.handle(Input::Connected { session, attempt });
+        rig.take(session, attempt);
         assert_eq!(rig.engine.replays(session), attempt == 0);
-        let taken = Report {
-            forward: 8,
-            ..Report::default()
-        };
-        rig.relayed(session, attempt, taken);
         let broken = Report {
             broken: Some((Side::Backend, Fault::Reset)),
             ..Report::default()
@@ -620,21 +626,10 @@ fn the_last_attempts_end_is_passed_on() {
 /// Its end was decided before its backend broke: that is no reason to go to another one.
 #[test]
 fn a_session_that_ends_is_not_replayed() {
-    let mut patient = listener();
-    patient.replay = true;
+    let mut patient = patient();
     patient.idle_timeout = Some(Duration::from_secs(1));
     let mut rig = Rig::new(patient, abc());
-    let session = rig.accept();
-    rig.received(session, FRAME);
-    rig.handle(Input::Connected {
-        session,
-        attempt: 0,
-    });
-    let taken = Report {
-        forward: 8,
-        ..Report::default()
-    };
-    rig.relayed(session, 0, taken);
+    let session = rig.asking();
     let actions = rig.pass(Duration::from_secs(1));
     assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
     let broken = Report {
@@ -649,22 +644,11 @@ fn a_session_that_ends_is_not_replayed() {
 /// Nor is it when the fleet says so.
 #[test]
 fn a_session_that_ends_stays_with_a_dead_backend() {
-    let mut patient = listener();
-    patient.replay = true;
+    let mut patient = patient();
     patient.idle_timeout = Some(Duration::from_secs(1));
     let mut rig = Rig::new(patient, abc());
-    let session = rig.accept();
-    rig.received(session, FRAME);
+    let session = rig.asking();
     let owner = rig.picks()[0].expect("a backend");
-    rig.handle(Input::Connected {
-        session,
-        attempt: 0,
-    });
-    let taken = Report {
-        forward: 8,
-        ..Report::default()
-    };
-    rig.relayed(session, 0, taken);
     let actions = rig.pass(Duration::from_secs(1));
     assert_eq!(rig.winds(&actions), [(session, Close::Fin)]);
     rig.publish(2, changed(|it| it.down = it.incarnation == owner));
@@ -678,26 +662,16 @@ fn a_session_that_ends_stays_with_a_dead_backend() {
 #[test]
 fn a_question_that_a_dead_backend_took_goes_to_the_next_owner() {
     for alone in [false, true] {
-        let mut patient = listener();
-        patient.replay = true;
         let all = if alone {
             pool(vec![backend("a", 1)])
         } else {
             abc()
         };
-        let mut rig = Rig::new(patient, all);
+        let mut rig = Rig::new(patient(), all);
         let session = rig.accept();
         let first = to(&rig.received(session, FRAME));
         let owner = rig.picks()[0].expect("a backend");
-        rig.handle(Input::Connected {
-            session,
-            attempt: 0,
-        });
-        let taken = Report {
-            forward: 8,
-            ..Report::default()
-        };
-        rig.relayed(session, 0, taken);
+        rig.take(session, 0);
         rig.pass(Duration::from_secs(2));
         let down = if alone {
             let mut only = backend("a", 1);
@@ -722,20 +696,8 @@ fn a_question_that_a_dead_backend_took_goes_to_the_next_owner() {
 /// It has its turn to go because of a backend that it is not at any more.
 #[test]
 fn a_session_that_went_elsewhere_is_not_told() {
-    let mut patient = listener();
-    patient.replay = true;
-    let mut rig = Rig::new(patient, pool(vec![backend("a", 1)]));
-    let session = rig.accept();
-    rig.received(session, FRAME);
-    rig.handle(Input::Connected {
-        session,
-        attempt: 0,
-    });
-    let taken = Report {
-        forward: 8,
-        ..Report::default()
-    };
-    rig.relayed(session, 0, taken);
+    let mut rig = Rig::new(patient(), pool(vec![backend("a", 1)]));
+    let session = rig.asking();
     let mut only = backend("a", 1);
     only.down = true;
     rig.publish(2, pool(vec![only]));
@@ -744,11 +706,7 @@ fn a_session_that_went_elsewhere_is_not_told() {
     rig.publish(3, pool(vec![backend("a", 2)]));
     let actions = rig.tell(&tell(1, Why::Removed, Some(TellHow::Reset), &pace));
     to(&actions);
-    rig.handle(Input::Connected {
-        session,
-        attempt: 1,
-    });
-    rig.relayed(session, 1, taken);
+    rig.take(session, 1);
     assert_eq!(rig.pass(Duration::from_secs(60)), []);
 }
 

@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use tlb_engine::api::{CloseReason, Event};
 use tlb_engine::balance::{Policy, hash_key, hash_source};
-use tlb_engine::drive::Outcome;
 use tlb_engine::health::{Change, Passive};
-use tlb_engine::ids::{Dir, Incarnation, PoolId, SessionId};
+use tlb_engine::ids::{Incarnation, PoolId, SessionId};
 use tlb_engine::rng::Rng;
 use tlb_engine::roster::{Pool, Roster};
 use tlb_engine::time::{Duration, Timestamp};
 
 use super::health::is_known;
 use super::{Findings, Scene};
-use crate::model::ledger::Call;
 use crate::swarm::scenario::FleetRules;
 use crate::swarm::stream;
 
@@ -58,8 +56,6 @@ impl Down {
 #[derive(Debug, Default)]
 pub(super) struct Routing {
     seekers: BTreeMap<SessionId, Seeker>,
-    /// A backend has taken bytes of theirs: they may stay there although it is removed.
-    taken: BTreeSet<SessionId>,
     down: BTreeMap<Incarnation, Down>,
     /// Of the last roster that was looked at.
     epoch: u64,
@@ -67,12 +63,6 @@ pub(super) struct Routing {
 }
 
 impl Routing {
-    pub(super) fn call(&mut self, call: &Call) {
-        if let Call::Drain(session, Dir::Forward, _, Outcome::Moved { .. }) = call {
-            self.taken.insert(*session);
-        }
-    }
-
     pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
         match *event {
             Event::Accepted { session, peer, .. } => {
@@ -129,7 +119,6 @@ impl Routing {
             }
             Event::Closed(ref closed) => {
                 let seeker = self.seekers.remove(&closed.session);
-                self.taken.remove(&closed.session);
                 if let Some(backend) = seeker.and_then(|seeker| seeker.now_at) {
                     self.trial_over(scene.now, closed.session, backend, false);
                 }
@@ -142,14 +131,19 @@ impl Routing {
         }
     }
 
-    /// After a new roster: nobody waits for a backend that is not in it any more.
-    pub(super) fn turn(&mut self, scene: &Scene<'_>, findings: &mut Findings) {
+    /// After a new roster: nobody waits for a backend that is not in it any more and has taken nothing.
+    pub(super) fn turn(
+        &mut self,
+        scene: &Scene<'_>,
+        taken: &BTreeSet<SessionId>,
+        findings: &mut Findings,
+    ) {
         let epoch = scene.roster.epoch;
         if core::mem::replace(&mut self.epoch, epoch) == epoch {
             return;
         }
         for (session, seeker) in &self.seekers {
-            let Some(backend) = seeker.now_at.filter(|_| !self.taken.contains(session)) else {
+            let Some(backend) = seeker.now_at.filter(|_| !taken.contains(session)) else {
                 continue;
             };
             let pools = 0..scene.roster.pools.len() as u32;

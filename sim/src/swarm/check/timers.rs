@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tlb_engine::api::{CloseReason, Event};
 use tlb_engine::drive::{Outcome, Turn};
-use tlb_engine::ids::{Dir, SessionId};
+use tlb_engine::ids::SessionId;
 use tlb_engine::time::{Duration, Timestamp};
 
 use super::{Findings, Scene};
@@ -32,9 +32,6 @@ struct Watch {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     watches: BTreeMap<SessionId, Watch>,
-    /// A backend has taken bytes: where another one may follow, that is not the end of the attempt, and from there on it
-    /// may take its time.
-    taken: BTreeSet<SessionId>,
     spins: u32,
     turned: Timestamp,
     stopped: Option<Timestamp>,
@@ -83,12 +80,9 @@ impl Timers {
         {
             watch.active = Some(scene.now.before(flow.quiet));
         }
-        let Call::Drain(session, dir, _, Outcome::Moved { .. }) = *call else {
+        let Call::Drain(session, _, _, Outcome::Moved { .. }) = *call else {
             return;
         };
-        if dir == Dir::Forward {
-            self.taken.insert(session);
-        }
         let Some(watch) = self.watches.get_mut(&session) else {
             return;
         };
@@ -108,7 +102,13 @@ impl Timers {
         }
     }
 
-    pub(super) fn event(&mut self, scene: &Scene<'_>, event: &Event, findings: &mut Findings) {
+    pub(super) fn event(
+        &mut self,
+        scene: &Scene<'_>,
+        event: &Event,
+        taken: &BTreeSet<SessionId>,
+        findings: &mut Findings,
+    ) {
         let now = scene.now;
         match *event {
             Event::Accepted {
@@ -137,7 +137,7 @@ impl Timers {
                 // Whoever had to wait for its turn at a backend came in time.
                 let waits = scene.scenario.pools[watch.pool].fleet.admission.is_some();
                 // What was written in the turn of the accept was before the watch.
-                if watch.first_pick && self.taken.contains(&session) {
+                if watch.first_pick && taken.contains(&session) {
                     watch.active = Some(now);
                 }
                 if core::mem::take(&mut watch.first_pick) && framed && !waits && now > by {
@@ -146,7 +146,7 @@ impl Timers {
                 watch.picked = Some(now);
             }
             Event::Established { session, .. } | Event::AttemptFailed { session, .. } => {
-                self.attempt_over(scene, session, findings);
+                self.attempt_over(scene, session, taken, findings);
                 if let (Event::Established { .. }, Some(watch)) =
                     (event, self.watches.get_mut(&session))
                 {
@@ -160,8 +160,7 @@ impl Timers {
                 }
             }
             Event::Closed(ref closed) => {
-                self.attempt_over(scene, closed.session, findings);
-                self.taken.remove(&closed.session);
+                self.attempt_over(scene, closed.session, taken, findings);
                 if let Some(watch) = self.watches.remove(&closed.session)
                     && let Some(what) = self.closed(scene, &watch, closed.reason)
                 {
@@ -172,7 +171,13 @@ impl Timers {
         }
     }
 
-    fn attempt_over(&mut self, scene: &Scene<'_>, session: SessionId, findings: &mut Findings) {
+    fn attempt_over(
+        &mut self,
+        scene: &Scene<'_>,
+        session: SessionId,
+        taken: &BTreeSet<SessionId>,
+        findings: &mut Findings,
+    ) {
         let Some(watch) = self.watches.get_mut(&session) else {
             return;
         };
@@ -181,7 +186,7 @@ impl Timers {
         };
         let most = ms(scene.scenario.pools[watch.pool].connect_ms) + slack(scene);
         let replay = scene.scenario.listeners[watch.listener].replay;
-        let taken = replay && self.taken.contains(&session);
+        let taken = replay && taken.contains(&session);
         if scene.now.since(picked) > most && !taken {
             findings.add(NAME, format!("{session} outlives its connect timeout"));
         }
