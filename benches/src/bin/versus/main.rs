@@ -1,7 +1,7 @@
 //! tlb side by side with haproxy and nginx, and with no relay at all: the same job, by content, in one run.
 //!
 //! ```console
-//! $ cargo run --release -p tlb-benches --bin versus -- --rounds 5
+//! $ cargo run --release -p tlb-benches --bin versus
 //! ```
 //!
 //! Everybody is there from the start and rests until it is their turn; turns alternate, and each round begins with
@@ -10,6 +10,7 @@
 //! not there are left out, and named.
 
 mod backend;
+mod bare;
 mod load;
 mod peers;
 mod process;
@@ -35,8 +36,8 @@ Compares tlb with haproxy, nginx and a direct connection, doing the same job by 
                ping-SIZE-N-together (everybody on one CPU),
                fair-N-M (small messages of N beside bulk flows of M),
                fair-N-M-PACE (of so many MB a second in all)
-  --rounds     how often each is measured (default 5)
-  --seconds    how long each measurement takes (default 1)
+  --rounds     how often each is measured (default 15)
+  --seconds    how long each measurement takes (default 0.5)
   --quick      fewer settings of the peers
   --no-strace  does not count system calls
 ";
@@ -75,6 +76,14 @@ fn main() -> ExitCode {
             (Ok(echo), Ok(sink)) => backend::main(echo, sink),
             _ => Err(io::Error::other("two addresses are wanted")),
         },
+        ["bare", echo, sink, to_echo, to_sink] => {
+            match [echo, sink, to_echo, to_sink].map(str::parse) {
+                [Ok(echo), Ok(sink), Ok(to_echo), Ok(to_sink)] => {
+                    bare::main([(echo, to_echo), (sink, to_sink)])
+                }
+                _ => Err(io::Error::other("four addresses are wanted")),
+            }
+        }
         ["load", work, to, millis] => match (Work::parse(work), to.parse(), millis.parse()) {
             (Some(work), Ok(to), Ok(millis)) => load::main(work, to, Duration::from_millis(millis)),
             _ => Err(io::Error::other("a row, an address and a time are wanted")),
@@ -103,8 +112,10 @@ fn main() -> ExitCode {
 fn parse(words: &[&str]) -> Result<Option<Options>, String> {
     let mut options = Options {
         rows: Vec::new(),
-        rounds: 5,
-        lasts: Duration::from_secs(1),
+        // A virtual machine is now faster and now slower, for seconds. Many short rounds have a steadier median than a
+        // few long ones.
+        rounds: 15,
+        lasts: Duration::from_millis(500),
         quick: false,
         strace: true,
     };
@@ -153,7 +164,7 @@ fn compare(options: &Options) -> io::Result<()> {
     let mut backend = Process::start(OTHER_CPU, &this, &args)?;
     backend.line()?;
     let here = |of: SocketAddr| SocketAddr::from(([127, 0, 0, 1], of.port()));
-    let start = || peers::start([here(echo), here(sink)], &folder.0, options.quick);
+    let start = || peers::start(&this, [here(echo), here(sink)], &folder.0, options.quick);
     let mut contenders = start()?;
     for &work in &options.rows {
         let mut entries: Vec<Entry> = contenders

@@ -17,6 +17,9 @@ pub(crate) const TLB_HAND_OFF: &str = "tlb hand-off";
 /// tlb with the congestion control that most hosts have, whatever this one has.
 pub(crate) const TLB_CUBIC: &str = "tlb cubic";
 
+/// A relay that does nothing but relay: how far ahead any relay could be.
+pub(crate) const BARE: &str = "bare relay";
+
 /// A connection without a relay from one CPU to the other, which is as far as one by a relay goes.
 pub(crate) const DIRECT_ACROSS: &str = "direct across";
 
@@ -55,6 +58,8 @@ impl Contender {
         );
         match self.product {
             DIRECT_ACROSS => alone,
+            // It copies, and holds nothing that is worth being measured.
+            BARE => matches!(work, Work::PingPong { .. } | Work::Churn { .. }),
             // Who says nothing is not handed off.
             TLB_HAND_OFF => !matches!(work, Work::Idle { .. }),
             _ => true,
@@ -110,6 +115,7 @@ fn ports(number: u16) -> [SocketAddr; 2] {
 /// # Errors
 /// One does not start.
 pub(crate) fn start(
+    this: &str,
     backend: [SocketAddr; 2],
     folder: &Path,
     quick: bool,
@@ -165,6 +171,12 @@ pub(crate) fn start(
     } else {
         println!("this user or this kernel cannot hand sessions off, which is not compared");
     }
+
+    let at = next();
+    let args = [at[0], at[1], backend[0], backend[1]].map(|it| it.to_string());
+    let args = ["bare", &args[0], &args[1], &args[2], &args[3]];
+    let process = Process::start(RELAY_CPU, this, &args)?;
+    all.push(contender(BARE, "", at, process)?);
 
     let buffers: &[u32] = if quick { &[16] } else { &[16, 64] };
     if let Some(haproxy) = found("haproxy") {

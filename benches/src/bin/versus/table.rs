@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::load::Work;
-use super::peers::{DIRECT_ACROSS, TLB_CUBIC, TLB_HAND_OFF, TLB_SPINNING};
+use super::peers::{BARE, DIRECT_ACROSS, TLB_CUBIC, TLB_HAND_OFF, TLB_SPINNING};
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +71,7 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
         ![
             "direct",
             DIRECT_ACROSS,
+            BARE,
             "tlb",
             TLB_SPINNING,
             TLB_CUBIC,
@@ -79,10 +80,9 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
         .contains(&it.product)
     });
     let peer = peers.map(|it| cost(work, it)).min_by(f64::total_cmp);
-    let tlb = best
-        .iter()
-        .find(|it| it.product == "tlb")
-        .map(|it| cost(work, it));
+    let of = |product| best.iter().find(|it| it.product == product);
+    let tlb = of("tlb").map(|it| cost(work, it));
+    let bare = of(BARE).map(|it| cost(work, it));
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "{} (per {})", work.name(), work.unit());
@@ -90,7 +90,11 @@ pub(crate) fn rows(work: Work, entries: &[Entry]) -> String {
         let _ = row(&mut out, work, entry);
     }
     if let (Some(peer), Some(tlb)) = (peer, tlb) {
-        let _ = writeln!(out, "  best peer / tlb: {:.2}", peer / tlb);
+        let _ = write!(out, "  best peer / tlb: {:.2}", peer / tlb);
+        let _ = match bare {
+            Some(bare) => writeln!(out, ", / bare relay: {:.2}", peer / bare),
+            None => writeln!(out),
+        };
     }
     out
 }
@@ -154,6 +158,20 @@ mod tests {
             samples: relay.iter().map(sample).collect(),
             syscalls: None,
         }
+    }
+
+    #[test]
+    fn a_bare_relay_is_no_peer_but_a_bound() {
+        let entries = [
+            entry("tlb", &[2.0]),
+            entry(BARE, &[1.5]),
+            entry("haproxy", &[3.0]),
+        ];
+        let text = rows(Work::Churn { conns: 1 }, &entries);
+        assert!(
+            text.ends_with("best peer / tlb: 1.50, / bare relay: 2.00\n"),
+            "{text}"
+        );
     }
 
     #[test]
