@@ -198,7 +198,7 @@ fn compare(options: &Options) -> io::Result<()> {
                         };
                         beside(&this, contender, &backend, conns, flows, options.lasts)
                     }
-                    _ => measure(&this, contender, &backend, work, options.lasts),
+                    _ => measure(&this, contender, &backend, work, options.lasts, None),
                 }?;
                 contender.end();
                 entries[place].samples.push(sample);
@@ -251,12 +251,14 @@ fn numbers(line: &str) -> [f64; 4] {
     })
 }
 
+/// What a work costs, beside such flows as are connected and wait for a word.
 fn measure(
     this: &str,
     contender: &mut Contender,
     backend: &Process,
     work: Work,
     lasts: Duration,
+    flows: Option<&mut Process>,
 ) -> io::Result<Sample> {
     let relay = contender.process.as_ref().map(Process::pid);
     let memory = |relay: Option<u32>| relay.map_or(0, process::memory) as f64;
@@ -272,6 +274,10 @@ fn measure(
             relay + (process::cpu(backend.pid()) + process::cpu(load.pid())) as f64,
         ]
     };
+    if let Some(flows) = flows {
+        flows.say("go")?;
+        std::thread::sleep(lasts / 4);
+    }
     let from = cpu(&load);
     load.say("go")?;
     // They wait for one more word, so that their own CPU can still be read.
@@ -311,10 +317,10 @@ fn beside(
         size: 64,
         together: false,
     };
-    let alone = measure(this, contender, backend, messages, lasts)?;
-    let mut load = clients(this, contender, backend, flows, lasts * 2)?;
-    load.say("go")?;
-    let together = measure(this, contender, backend, messages, lasts)?;
+    let alone = measure(this, contender, backend, messages, lasts, None)?;
+    // They begin when all of the others are connected, which takes long beside them, and end a little after them.
+    let mut load = clients(this, contender, backend, flows, lasts * 3 / 2)?;
+    let together = measure(this, contender, backend, messages, lasts, Some(&mut load))?;
     let [megabytes, seconds, ..] = numbers(&load.line()?);
     load.say("end").ok();
     load.wait()?;
