@@ -56,7 +56,7 @@ const ROWS: [&str; 14] = [
     "churn-64",
     "idle-9500",
     "fair-256-4",
-    "fair-256-4-800",
+    "fair-256-4-600",
 ];
 
 struct Options {
