@@ -1,5 +1,6 @@
 //! The loop body.
 
+mod doors;
 mod early;
 mod orders;
 
@@ -9,16 +10,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use self::doors::Door;
 use super::schedule::Schedule;
-use super::{Accept, Connect, First, Io, Mode, Outcome, Readiness, Turn};
+use super::{Connect, First, Io, Mode, Outcome, Readiness, Turn};
 use crate::api::{Action, Close, Ends, Event, Fault, Input};
 use crate::duplex::{Duplex, Op};
 use crate::engine::Engine;
 use crate::ids::{ListenerId, SessionId, Side, SocketId};
 use crate::time::{Duration, Timestamp};
 
-/// Most connections one listener accepts in a turn, so that a storm of clients does not starve those that are in.
-const ACCEPTS_PER_TURN: usize = 16;
 /// Most kernel calls one session makes in a turn, and how many bytes moved are enough, so that a bulk flow does not
 /// starve small messages.
 pub(super) const CALLS_PER_TURN: usize = 32;
@@ -74,17 +74,6 @@ struct Link {
     settling: bool,
 }
 
-/// What the driver knows of one listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    /// Connections may wait: the queue was not found empty since the last event.
-    Open,
-    /// The queue is empty; an event will tell.
-    Quiet,
-    /// It takes no more.
-    Shut,
-}
-
 impl<I: Io> Driver<I> {
     /// A driver with no session, whose listeners may all have connections waiting.
     pub fn new(engine: Engine, io: I, mode: Mode) -> Self {
@@ -133,13 +122,6 @@ impl<I: Io> Driver<I> {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// An event said that connections may wait at this listener.
-    pub fn acceptable(&mut self, listener: ListenerId) {
-        if let Some(door @ Door::Quiet) = self.listeners.get_mut(listener.index()) {
-            *door = Door::Open;
-        }
     }
 
     /// An event said something about a socket. What is unknown or outdated is ignored.
@@ -205,78 +187,6 @@ impl<I: Io> Driver<I> {
         self.engine
             .pending()
             .or(links.then_some("a link is left without a session"))
-    }
-
-    fn accept(&mut self, now: Timestamp, listener: ListenerId) {
-        let index = listener.index();
-        for _ in 0..ACCEPTS_PER_TURN {
-            if self.listeners[index] != Door::Open {
-                break;
-            }
-            if !self.engine.may_accept(now, listener) {
-                // Whoever still waits would wait for a place that will not be given.
-                if self.engine.is_closing(listener) {
-                    self.unlisten(listener);
-                }
-                break;
-            }
-            match self.io.accept(listener) {
-                Accept::Conn(conn, peer) => {
-                    if cfg!(tlb_planted = "one-accept-per-event") {
-                        self.listeners[index] = Door::Quiet;
-                    }
-                    // Dropping the connection is what turning it away means.
-                    if let Ok(id) = self.engine.accept(now, listener, peer) {
-                        self.begin(now, id, conn);
-                    }
-                }
-                Accept::WouldBlock if self.engine.is_closing(listener) => self.unlisten(listener),
-                Accept::WouldBlock => self.listeners[index] = Door::Quiet,
-                Accept::Gone => {}
-                Accept::Exhausted(fault) => self.engine.accept_failed(now, listener, fault),
-            }
-        }
-    }
-
-    fn unlisten(&mut self, listener: ListenerId) {
-        self.listeners[listener.index()] = Door::Shut;
-        self.io.unlisten(listener);
-    }
-
-    fn begin(&mut self, now: Timestamp, id: SessionId, conn: I::Conn) {
-        let index = id.index();
-        if self.links.len() <= index {
-            self.links.resize_with(index + 1, || None);
-        }
-        debug_assert!(
-            self.links[index].is_none(),
-            "a slot is free before it is used again"
-        );
-        self.links[index] = Some(Link {
-            id,
-            duplex: self.duplex(id),
-            attempt: None,
-            connecting: false,
-            stirred: false,
-            queued: false,
-            bulk: false,
-            visit: false,
-            settling: false,
-        });
-        if let Err(fault) = self.io.adopt(id, conn) {
-            // The accept may have led to a connect, which would be for a client that is not there.
-            while let Some(action) = self.engine.poll_action() {
-                match action {
-                    Action::Connect { warm, .. } => warm.map_or((), |warm| self.io.cool(warm)),
-                    action => drop(self.perform(action)),
-                }
-            }
-            self.client_broken(now, id, fault);
-            return;
-        }
-        self.settle(now);
-        // The first frame is usually there already: an attempt to read it saves a wait.
-        self.step(now, id);
     }
 
     fn client_broken(&mut self, now: Timestamp, id: SessionId, fault: Fault) {

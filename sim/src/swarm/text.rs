@@ -3,16 +3,16 @@
 //! A line is a word and `name=value` fields, in any order; `#` begins a comment. Printing what was
 //! read gives the same text.
 
+mod fields;
 mod fleet;
 mod framing;
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::str::FromStr;
 
 use tlb_engine::balance::Policy;
 use tlb_engine::drive::Mode;
 
+use self::fields::Fields;
 use super::scenario::{
     Backend, Client, Door, Group, Membership, Scenario, Script, Start, Then, Trouble,
 };
@@ -213,72 +213,7 @@ const fn policy_name(policy: Policy) -> (&'static str, u32) {
     }
 }
 
-/// One line's fields.
-struct Fields<'a> {
-    line: usize,
-    fields: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Fields<'a> {
-    fn error(&self, what: impl Into<String>) -> TextError {
-        TextError {
-            line: self.line,
-            what: what.into(),
-        }
-    }
-
-    fn word(&self, name: &str) -> Result<&'a str, TextError> {
-        let value = self.fields.get(name).copied();
-        value.ok_or_else(|| self.error(format!("{name} is missing")))
-    }
-
-    fn number<T: FromStr>(&self, name: &str) -> Result<T, TextError> {
-        let word = self.word(name)?;
-        word.parse()
-            .map_err(|_| self.error(format!("{name}={word} is not such a number")))
-    }
-
-    fn optional<T: FromStr>(&self, name: &str) -> Result<Option<T>, TextError> {
-        if self.word(name)? == "off" {
-            return Ok(None);
-        }
-        self.number(name).map(Some)
-    }
-
-    /// These fields, with one more if it is missing: scenarios that were kept before there was such a thing.
-    fn or(&self, name: &'a str, value: &'a str) -> Self {
-        let mut fields = self.fields.clone();
-        fields.entry(name).or_insert(value);
-        Self {
-            line: self.line,
-            fields,
-        }
-    }
-
-    /// Two numbers with a `/` between them.
-    fn pair(&self, name: &str) -> Result<Option<(u32, u32)>, TextError> {
-        let word = self.word(name)?;
-        if word == "off" {
-            return Ok(None);
-        }
-        let both = word.split_once('/');
-        let both = both.and_then(|(one, other)| Some((one.parse().ok()?, other.parse().ok()?)));
-        let both = both.filter(|&(one, other)| one > 0 && other > 0);
-        both.map(Some)
-            .ok_or_else(|| self.error(format!("{name}={word} is not two numbers")))
-    }
-
-    fn flag(&self, name: &str) -> Result<bool, TextError> {
-        Ok(self.number::<u8>(name)? != 0)
-    }
-
-    fn one_of<T: Copy>(&self, name: &str, of: &[(&str, T)]) -> Result<T, TextError> {
-        let word = self.word(name)?;
-        let found = of.iter().find(|(known, _)| *known == word);
-        let unknown = || self.error(format!("{name}={word} is unknown"));
-        found.map(|&(_, value)| value).ok_or_else(unknown)
-    }
-
+impl Fields<'_> {
     fn script(&self) -> Result<Script, TextError> {
         let start = match self.word("start")? {
             "now" => Start::Now,
