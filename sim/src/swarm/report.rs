@@ -14,7 +14,9 @@ use super::text;
 use crate::model::ledger::Finding;
 
 /// Most runs that making a failure smaller may take.
-const SHRINK_RUNS: usize = 600;
+const SHRINK_RUNS: u64 = 600;
+/// Nor more rounds than this in all: whoever waits for a scenario that never comes to rest wants to hear of it.
+const SHRINK_ROUNDS: u64 = 60_000_000;
 
 /// Runs a scenario; a panic of the engine is a finding like any other.
 pub fn run_caught(scenario: &Scenario) -> Run {
@@ -70,7 +72,8 @@ fn write_failure(
         writeln!(out, "  {line}")?;
     }
     let checker = failed.findings.first().map(|finding| finding.checker);
-    let small = shrink(scenario, SHRINK_RUNS, |candidate| {
+    let runs = (SHRINK_ROUNDS / failed.step.max(1)).min(SHRINK_RUNS);
+    let small = shrink(scenario, runs as usize, |candidate| {
         let run = run_caught(candidate);
         run.findings.first().map(|finding| finding.checker) == checker
     });
